@@ -1,0 +1,1 @@
+"""How good a network is: data, base weights, training, the ladder of rungs."""

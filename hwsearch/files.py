@@ -1,0 +1,157 @@
+"""Where search spaces and profiles are found, and how their YAML is read.
+
+A name is looked up as a path as given, then in ``./<folder>``, then in the user's configuration
+folder, then among the files that came with the package.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hwsearch.errors import FileModelError, HostError
+
+Folder = Literal["search_spaces", "hw_profiles"]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+_Location = tuple[int | str, ...]
+
+#: A search space or a profile is a page or a few; more than this is some other file.
+_LARGEST_FILE_BYTES: Final = 1_000_000
+
+
+def config_folder() -> Path:
+    """The user's configuration folder, ``$HWSEARCH_CONFIG`` if that is set."""
+    import platformdirs
+
+    return Path(os.environ.get("HWSEARCH_CONFIG") or platformdirs.user_config_dir("hwsearch"))
+
+
+def cache_folder() -> Path:
+    """The user's cache folder, ``$HWSEARCH_CACHE`` if that is set."""
+    import platformdirs
+
+    return Path(os.environ.get("HWSEARCH_CACHE") or platformdirs.user_cache_dir("hwsearch"))
+
+
+def packaged_folder(folder: Folder) -> Path:
+    """The folder that came with the package: inside a wheel, or beside it in a checkout.
+
+    Raises:
+        HostError: neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package / folder, package.parent / folder):
+        if candidate.is_dir():
+            return candidate
+    raise HostError(f"the installation lacks its folder '{folder}'; install hwsearch again")
+
+
+def named_files(folder: Folder) -> dict[str, Path]:
+    """All files of a kind by name (the stem), the nearest folder winning, sorted by name."""
+    found: dict[str, Path] = {}
+    for place in (Path.cwd() / folder, config_folder() / folder, packaged_folder(folder)):
+        if place.is_dir():
+            for path in sorted(place.glob("*.yaml")):
+                found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def read_model(path: Path, model: type[ModelT]) -> ModelT:
+    """Read a YAML file into a pydantic model.
+
+    Raises:
+        FileModelError: all mistakes of the file at once, each as ``file:line: key: what``.
+    """
+    text = _read_text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = 1 if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise FileModelError(f"{path}:{line}: {problem}") from None
+    if not isinstance(data, Mapping) or root is None:
+        raise FileModelError(f"{path}:1: the file must hold keys with values")
+    lines = dict(_lines(root, ()))
+    problems = [
+        (line, f"{key}: given twice; keep one of them") for line, key in _repeated_keys(root)
+    ]
+    try:
+        value = model.model_validate(data)
+    except ValidationError as error:
+        for item in error.errors():
+            problems.append((_line_of(item["loc"], lines), _problem(item, lines)))
+    if problems:
+        unique = sorted(dict.fromkeys(problems))
+        raise FileModelError("\n".join(f"{path}:{line}: {text}" for line, text in unique))
+    return value
+
+
+def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
+    """A hint for a mistyped name: " Did you mean 'x'?", or nothing when none is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_FILE_BYTES:
+            raise FileModelError(f"{path}: {path.stat().st_size} bytes is too large for YAML of ours")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise FileModelError(f"{path}:1: not UTF-8 text") from None
+    except OSError as error:
+        raise FileModelError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _lines(node: yaml.Node, at: _Location) -> Iterator[tuple[_Location, int]]:
+    """The line (from 1) of each key and list entry below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*at, key.value)
+            yield here, key.start_mark.line + 1
+            yield from _lines(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            here = (*at, index)
+            yield here, value.start_mark.line + 1
+            yield from _lines(value, here)
+
+
+def _repeated_keys(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    """Keys given twice, which YAML itself lets pass: the later would silently win."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, str(key.value)
+            seen.add(key.value)
+            yield from _repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated_keys(value)
+
+
+def _line_of(location: _Location, lines: Mapping[_Location, int]) -> int:
+    for length in range(len(location), 0, -1):
+        if location[:length] in lines:
+            return lines[location[:length]]
+    return 1
+
+
+def _problem(item: Any, lines: Mapping[_Location, int]) -> str:
+    # pydantic adds its own parts to a location (union members, "[key]"): keep those of the file.
+    location: _Location = item["loc"]
+    known = [part for n, part in enumerate(location) if location[: n + 1] in lines]
+    key = ".".join(str(part) for part in (known or location)) or "the file"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if item["type"] == "missing":
+        return f"{'.'.join(str(part) for part in location)}: missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,1 @@
+"""What a device costs: profiles, fused kernels, the cost predictor."""

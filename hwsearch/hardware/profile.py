@@ -1,0 +1,306 @@
+"""A target as text: a device, its runtime and its power mode, with a source for every number.
+
+The file model of ``hw_profiles/*.yaml``. The numbers that belong together share one provenance;
+``CostPredictor`` (``hwsearch.hardware.predictor``) says how they become a latency and an energy.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from datetime import date
+from functools import cached_property
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.errors import TargetError
+from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelKind
+
+#: What this version reads and writes; a file of a newer one is refused.
+SCHEMA_VERSION: Final = 1
+
+_RUNTIME_NAMES: Final = {FP32: "fp32", FP16: "fp16", INT8: "int8"}
+
+
+def _parse_bits(value: object) -> object:
+    return LayerBits.parse(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+BitsText = Annotated[LayerBits, BeforeValidator(_parse_bits), PlainSerializer(str)]
+
+
+class _FileModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provenance(_FileModel):
+    """Where the numbers of a group come from.
+
+    Attributes:
+        source: "measured" on this target; "derived" from measurements or from another number;
+            "spec sheet" of the maker; "declared" by whoever wrote the profile.
+        reference: the document, data or command behind it, and what it showed.
+        date: when the numbers were read or measured.
+    """
+
+    source: Literal["measured", "derived", "spec sheet", "declared"]
+    reference: Text
+    date: date
+
+
+class ComputeRate(_FileModel):
+    """How fast the device multiplies at one pair of widths.
+
+    Attributes:
+        peak_gmac_per_s: dense peak, in 1e9 multiply-accumulates per second (TFLOP/s x 500).
+        channel_block: the runtime pads channel counts up to a multiple of it.
+    """
+
+    peak_gmac_per_s: Positive
+    channel_block: Annotated[int, Field(ge=1, le=256, strict=True)]
+
+
+class ComputeRates(_FileModel):
+    """Peak rates by bits."""
+
+    provenance: Provenance
+    by_bits: Annotated[Mapping[BitsText, ComputeRate], Field(min_length=1)]
+
+
+class Memory(_FileModel):
+    """The memory that weights and activations travel through, at 1e9 bytes per GB."""
+
+    provenance: Provenance
+    bandwidth_gb_per_s: Positive
+
+
+class KernelRate(_FileModel):
+    """What one kind of kernel makes of one pair of widths; exactly one of the first two is given.
+
+    Attributes:
+        compute_efficiency: the share of the peak that this kind reaches. The bits are offered.
+        runs_as: the runtime has no faster kernel and runs these bits in those other ones. They
+            are priced (a baseline needs a price) but not offered.
+        slowdown: factor on the latency of ``runs_as``.
+    """
+
+    compute_efficiency: Fraction | None = None
+    runs_as: BitsText | None = None
+    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.compute_efficiency is None) == (self.runs_as is None):
+            raise ValueError("give compute_efficiency, or runs_as for bits that do not pay")
+        if self.runs_as is None and self.slowdown != 1.0:
+            raise ValueError("slowdown goes with runs_as; lower compute_efficiency instead")
+        return self
+
+
+class Kernels(_FileModel):
+    """What the runtime makes of the device.
+
+    Attributes:
+        network_overhead_us: once per inference: synchronization, input and output.
+        floor_us: what a kernel takes at least: launch, and filling and draining the device.
+        bandwidth_fraction: the share of the memory bandwidth that kernels reach.
+        unhidden_fraction: share of the shorter of compute and memory time that the longer one
+            does not hide; 1 adds them up. Above 0, so that whatever is pruned pays a little.
+        by_kind: for every kind, its rate by bits.
+    """
+
+    provenance: Provenance
+    network_overhead_us: Positive
+    floor_us: Positive
+    bandwidth_fraction: Fraction
+    unhidden_fraction: Fraction
+    by_kind: Mapping[KernelKind, Annotated[Mapping[BitsText, KernelRate], Field(min_length=1)]]
+
+    @field_validator("by_kind")
+    @classmethod
+    def _all_kinds(
+        cls, by_kind: Mapping[KernelKind, Mapping[LayerBits, KernelRate]]
+    ) -> Mapping[KernelKind, Mapping[LayerBits, KernelRate]]:
+        missing = [kind.value for kind in KernelKind if kind not in by_kind]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}; a kernel without a rate has no price")
+        for kind, rates in by_kind.items():
+            for bits, rate in rates.items():
+                meant = rate.runs_as
+                if meant is not None and (meant not in rates or rates[meant].runs_as is not None):
+                    raise ValueError(
+                        f"{kind}.{bits} runs as {meant}, which has no compute_efficiency there"
+                    )
+        return by_kind
+
+
+class Energy(_FileModel):
+    """Energy of one inference = baseline power x latency + active energy.
+
+    Attributes:
+        boundary: what the energy is drawn by; figures of two boundaries do not compare.
+        baseline_w: power while an inference waits for nothing but its floor.
+        active_pj_per_mac: by bits, on top of the baseline.
+        active_pj_per_byte: of memory traffic, on top of the baseline.
+    """
+
+    provenance: Provenance
+    boundary: Literal["GPU rail", "module", "board", "wall"]
+    baseline_w: Positive
+    active_pj_per_mac: Mapping[BitsText, Positive]
+    active_pj_per_byte: Positive
+
+
+class Interval(_FileModel):
+    """How wrong the predictor is: log(measured / predicted) is normal around 0.
+
+    Attributes:
+        latency_sigma_log: standard deviation of it for latency.
+        energy_sigma_log: the same for energy.
+    """
+
+    provenance: Provenance
+    latency_sigma_log: Positive
+    energy_sigma_log: Positive
+
+
+class HardwareProfile(_FileModel):
+    """One (device, runtime, power mode).
+
+    Attributes:
+        name: equal to the stem of the file.
+        aliases: other words for it; "jetson" is the current default board of its family.
+        evidence: the weakest source that the predictions rest on.
+        channel_granularity: pruning keeps channel counts to multiples of it.
+        activation_quantization: of integers; TensorRT is symmetric (no zero point).
+        energy: None where there is no evidence.
+    """
+
+    schema_version: Annotated[int, Field(strict=True)]
+    name: Name
+    summary: Text
+    device: Text
+    family: Name
+    aliases: tuple[Name, ...] = ()
+    runtime: Text
+    runtime_version: Text
+    power_mode: Text
+    evidence: Literal["measured", "derived", "spec sheet", "declared"]
+    channel_granularity: Annotated[int, Field(ge=1, le=256, strict=True)]
+    activation_quantization: Literal["symmetric", "affine"]
+    compute: ComputeRates
+    memory: Memory
+    kernels: Kernels
+    energy: Energy | None
+    interval: Interval
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_schema(cls, data: object) -> object:
+        version = data.get("schema_version") if isinstance(data, Mapping) else None
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version {version} is not the {SCHEMA_VERSION} that this hwsearch reads; "
+                + ("update hwsearch" if version > SCHEMA_VERSION else "the first one is 1")
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _tables_agree(self) -> Self:
+        problems = []
+        used = {
+            bits
+            for rates in self.kernels.by_kind.values()
+            for bits, rate in rates.items()
+            if rate.runs_as is None
+        }
+        for bits in sorted(used - set(self.compute.by_bits)):
+            problems.append(f"kernels use {bits} but compute.by_bits has no peak for it")
+        if self.energy is not None:
+            for bits in sorted(used - set(self.energy.active_pj_per_mac)):
+                problems.append(f"kernels use {bits} but energy.active_pj_per_mac lacks it")
+        if self.name in self.aliases:
+            problems.append(f"'{self.name}' is its own alias")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @cached_property
+    def profile_hash(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal content, whatever the comments."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def legal_bits(self, kind: KernelKind) -> tuple[LayerBits, ...]:
+        """The bits that pay for a kind of kernel, widest first; may be empty."""
+        rates = self.kernels.by_kind[kind]
+        offered = (bits for bits, rate in rates.items() if rate.runs_as is None)
+        return tuple(sorted(offered, reverse=True))
+
+    def check_bits(
+        self, weight_widths: Collection[int], activation_widths: Collection[int]
+    ) -> None:
+        """Refuse widths that no weighted kernel gains from on this target.
+
+        Raises:
+            TargetError: a width that is not offered, or two collections without a common pair;
+                the message names what is legal.
+        """
+        legal = sorted({b for kind in WEIGHTED_KINDS for b in self.legal_bits(kind)}, reverse=True)
+        weights = {bits.weight_bits for bits in legal}
+        activations = {bits.activation_bits for bits in legal}
+        odd = sorted((set(weight_widths) - weights) | (set(activation_widths) - activations))
+        paired = any(
+            b.weight_bits in weight_widths and b.activation_bits in activation_widths for b in legal
+        )
+        if not odd and paired:
+            return
+        runs = _listed([bits_name(bits) for bits in legal])
+        if not weight_widths or not activation_widths:
+            why = "no widths were asked for"
+        elif odd:
+            why = "; ".join(self._why_not(width) for width in odd)
+        else:
+            why = (
+                f"no layer has weights of {_listed(weight_widths, 'or')} bits "
+                f"with activations of {_listed(activation_widths, 'or')} bits there"
+            )
+        raise TargetError(
+            f"{self.name} runs {runs}; {why}. "
+            f"Pick widths from {_listed(sorted(weights | activations))}, or another target"
+        )
+
+    def _why_not(self, width: int) -> str:
+        named = {16: "fp16", 32: "fp32"}.get(width, f"int{width}")
+        emulated = any(
+            rate.runs_as is not None and width in (bits.weight_bits, bits.activation_bits)
+            for kind in WEIGHTED_KINDS
+            for bits, rate in self.kernels.by_kind[kind].items()
+        )
+        return f"{named} is slower there" if emulated else f"{named} has no kernels there"
+
+
+def bits_name(bits: LayerBits) -> str:
+    """What people call a pair of widths: fp32, fp16, int8, else the form W4A8."""
+    return _RUNTIME_NAMES.get(bits, str(bits))
+
+
+def _listed(words: Collection[object], last: str = "and") -> str:
+    texts = [str(word) for word in words]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {last} {texts[-1]}"

@@ -1,0 +1,69 @@
+"""Targets by name: a path, the name of a profile, or an alias of one."""
+
+from pathlib import Path
+
+from hwsearch.errors import TargetError
+from hwsearch.files import named_files, nearest, read_model
+from hwsearch.hardware.profile import HardwareProfile
+
+
+def load_profile(target: str) -> HardwareProfile:
+    """The profile of a target: a YAML file, else a name, else an alias.
+
+    Raises:
+        TargetError: nothing of that name; two profiles with that alias; a file named otherwise
+            than the profile in it.
+        FileModelError: the profile has mistakes.
+    """
+    if _is_path(target):
+        return read_model(Path(target), HardwareProfile)
+    files = named_files("hw_profiles")
+    if target in files:
+        return _load_named(target, files[target])
+    profiles = list_profiles()
+    meant = [profile for profile in profiles if target in profile.aliases]
+    if len(meant) > 1:
+        names = " and ".join(profile.name for profile in meant)
+        raise TargetError(f"target '{target}' is an alias of {names}; give one of these names")
+    if not meant:
+        known = [*files, *(alias for profile in profiles for alias in profile.aliases)]
+        raise TargetError(
+            f"target '{target}' is not known.{nearest(target, known)} "
+            f"There are {', '.join(known)}; or give the path of a profile ending in .yaml"
+        )
+    return meant[0]
+
+
+def resolve(target: str) -> tuple[str, bool]:
+    """The name of the profile behind a target, and whether an alias led to it.
+
+    Raises:
+        TargetError, FileModelError: as ``load_profile`` does.
+    """
+    profile = load_profile(target)
+    return profile.name, not _is_path(target) and target != profile.name
+
+
+def list_profiles() -> list[HardwareProfile]:
+    """Every profile that a name reaches, sorted by name.
+
+    Raises:
+        TargetError: a file named otherwise than the profile in it.
+        FileModelError: a profile has mistakes.
+    """
+    return [_load_named(name, path) for name, path in named_files("hw_profiles").items()]
+
+
+def _is_path(target: str) -> bool:
+    path = Path(target)
+    return path.suffix in {".yaml", ".yml"} or path.is_file()
+
+
+def _load_named(name: str, path: Path) -> HardwareProfile:
+    profile = read_model(path, HardwareProfile)
+    if profile.name != name:
+        raise TargetError(
+            f"{path} holds the profile '{profile.name}'; rename the file to {profile.name}.yaml, "
+            f"or the profile to {name}"
+        )
+    return profile

@@ -1,0 +1,1 @@
+"""Networks: backbones, tracing, pruning, fake quantization."""

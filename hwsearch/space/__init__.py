@@ -1,0 +1,1 @@
+"""What is searched: spaces, knobs, candidates, and how knobs expand into layers."""

@@ -1,0 +1,1 @@
+"""The search: one trial, the study, the front. The only room that knows Optuna."""

@@ -1,0 +1,231 @@
+"""Batches are tested against plain definitions, and augmentation by its statistics."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hwsearch.accuracy.data.batches import augmented, endless, iterate, normalized, resized
+from hwsearch.accuracy.data.dataset import Augmentation, Split
+
+MEAN = (0.4, 0.5, 0.6)
+STD = (0.2, 0.25, 0.3)
+PLAIN = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # normalization that changes nothing
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(count: int, px: int = 4) -> Split:
+    """Pictures whose pixels and label are their number."""
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, px, px)
+    return Split(images=images, labels=torch.arange(count))
+
+
+def noise(count: int, px: int) -> Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (count, 3, px, px), dtype=np.uint8))
+
+
+def shifted(image: np.ndarray, dy: int, dx: int, flip: bool) -> np.ndarray:
+    """The definition: pad by repeating the edge, cut out, mirror. (3, S, S)."""
+    px = image.shape[-1]
+    most = max(abs(dy), abs(dx))
+    padded = np.pad(image, ((0, 0), (most, most), (most, most)), mode="edge")
+    cut = padded[:, most - dy : most - dy + px, most - dx : most - dx + px]
+    return cut[:, :, ::-1] if flip else cut
+
+
+def test_normalized_follows_its_formula() -> None:
+    images = noise(5, 7)
+    expected = (images.double() / 255 - torch.tensor(MEAN).view(1, 3, 1, 1).double()) / (
+        torch.tensor(STD).view(1, 3, 1, 1).double()
+    )
+    result = normalized(images, MEAN, STD)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_normalized_leaves_its_input_alone() -> None:
+    images = noise(2, 4)
+    before = images.clone()
+    normalized(images, MEAN, STD)
+    assert torch.equal(images, before)
+
+
+def test_resized_gives_the_same_split_at_the_same_side() -> None:
+    split = numbered(3, px=4)
+    assert resized(split, 4) is split
+
+
+@pytest.mark.parametrize("px", [2, 3, 9])
+def test_resized_keeps_labels_and_flat_pictures(px: int) -> None:
+    split = resized(numbered(30, px=4), px)
+    assert split.px == px
+    assert torch.equal(split.labels, torch.arange(30))
+    assert (split.images == torch.arange(30, dtype=torch.uint8)[:, None, None, None]).all()
+
+
+def test_halving_averages_with_the_triangle_filter() -> None:
+    row = torch.tensor([0, 80, 160, 240], dtype=torch.uint8)
+    split = Split(images=row.expand(1, 3, 4, 4).contiguous(), labels=torch.zeros(1).long())
+    # Weights 1, 3, 3 (1 falls off the edge) around the first output pixel.
+    first = round((3 * 0 + 3 * 80 + 1 * 160) / 7)
+    assert resized(split, 2).images[0, 0, 0].tolist() == [first, 240 - first]
+
+
+def test_iterate_without_generator_keeps_the_order() -> None:
+    batches = list(iterate(numbered(10), batch_size=4, mean=PLAIN[0], std=PLAIN[1]))
+    assert [labels.tolist() for _, labels in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    for images, labels in batches:
+        assert images.shape == (len(labels), 3, 4, 4)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(images[:, 0, 0, 0], labels.float())
+
+
+def test_iterate_with_generator_shuffles_and_gives_each_once() -> None:
+    split = numbered(50)
+    seen = [
+        torch.cat([y for _, y in iterate(split, batch_size=8, mean=MEAN, std=STD, generator=g)])
+        for g in (seeded(1), seeded(1), seeded(2))
+    ]
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], torch.arange(50))
+    assert torch.equal(seen[0].sort().values, torch.arange(50))
+
+
+def test_shuffled_pictures_keep_their_labels() -> None:
+    batches = iterate(numbered(50), batch_size=8, mean=PLAIN[0], std=PLAIN[1], generator=seeded())
+    for images, labels in batches:
+        torch.testing.assert_close(images[:, 2, 3, 1], labels.float())
+
+
+@pytest.mark.parametrize(("count", "batches"), [(10, 2), (8, 2), (3, 0)])
+def test_drop_last_leaves_out_what_is_not_full(count: int, batches: int) -> None:
+    sizes = [
+        len(labels)
+        for _, labels in iterate(numbered(count), batch_size=4, mean=MEAN, std=STD, drop_last=True)
+    ]
+    assert sizes == [4] * batches
+
+
+def test_random_numbers_come_from_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    change = Augmentation(flip=True, shift_fraction=0.25)
+    arguments = {"batch_size": 4, "mean": MEAN, "std": STD, "augmentation": change}
+    first = [x for x, _ in iterate(numbered(9), generator=seeded(3), **arguments)]  # type: ignore[arg-type]
+    torch.manual_seed(99)
+    again = [x for x, _ in iterate(numbered(9), generator=seeded(3), **arguments)]  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_batch_size_below_one_is_refused_at_the_call(batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} is not at least 1"):
+        iterate(numbered(3), batch_size=batch_size, mean=MEAN, std=STD)
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} is not at least 1"):
+        endless(numbered(3), batch_size=batch_size, mean=MEAN, std=STD, generator=seeded())
+
+
+def test_augmentation_without_generator_is_refused_at_the_call() -> None:
+    change = Augmentation(flip=True, shift_fraction=0)
+    with pytest.raises(ValueError, match="an augmentation is random: give a generator"):
+        iterate(numbered(3), batch_size=2, mean=MEAN, std=STD, augmentation=change)
+
+
+def test_endless_goes_on_with_full_batches_and_new_orders() -> None:
+    batches = endless(numbered(10), batch_size=4, mean=MEAN, std=STD, generator=seeded())
+    labels = [y for _, y in itertools.islice(batches, 8)]
+    assert [len(y) for y in labels] == [4] * 8
+    rounds = [torch.cat(labels[n : n + 2]).tolist() for n in range(0, 8, 2)]
+    assert all(len(set(seen)) == 8 for seen in rounds)
+    assert len({tuple(seen) for seen in rounds}) == 4
+
+
+def test_endless_shows_all_pictures_equally_often() -> None:
+    batches = endless(numbered(10), batch_size=4, mean=MEAN, std=STD, generator=seeded())
+    labels = torch.cat([y for _, y in itertools.islice(batches, 1000)])
+    # 400 expected of each; left out of a round with probability 0.2, so a deviation of 9.
+    assert (torch.bincount(labels) - 400).abs().max() < 5 * 9
+
+
+def test_endless_gives_a_small_split_as_one_batch() -> None:
+    batches = endless(numbered(3), batch_size=64, mean=MEAN, std=STD, generator=seeded())
+    assert [sorted(y.tolist()) for _, y in itertools.islice(batches, 3)] == [[0, 1, 2]] * 3
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    images = noise(5, 8)
+    assert torch.equal(
+        augmented(images, Augmentation(flip=False, shift_fraction=0), seeded()), images
+    )
+
+
+def test_augmented_leaves_its_input_alone() -> None:
+    images = noise(5, 8)
+    before = images.clone()
+    augmented(images, Augmentation(flip=True, shift_fraction=0.25), seeded())
+    assert torch.equal(images, before)
+
+
+def test_flip_alone_mirrors_half_of_the_pictures() -> None:
+    images = noise(1, 8).repeat(2000, 1, 1, 1)
+    result = augmented(images, Augmentation(flip=True, shift_fraction=0), seeded())
+    same = (result == images).flatten(1).all(1)
+    mirrored = (result == images.flip(3)).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    # Standard deviation of a fair count of 2000 is 22.
+    assert abs(int(mirrored.sum()) - 1000) < 5 * 22
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_result_is_one_of_the_defined_shifts_and_all_occur_alike(flip: bool) -> None:
+    image = noise(1, 8)
+    change = Augmentation(flip=flip, shift_fraction=0.25)
+    count = 2500 * (1 + flip)
+    results = augmented(image.repeat(count, 1, 1, 1), change, seeded())
+    names = {
+        shifted(image[0].numpy(), dy, dx, mirror).tobytes(): (dy, dx, mirror)
+        for dy in range(-2, 3)
+        for dx in range(-2, 3)
+        for mirror in ([False, True] if flip else [False])
+    }
+    assert len(names) == 25 * (1 + flip)
+    seen = [names[result.numpy().tobytes()] for result in results]
+    # 100 expected of each, deviation 10.
+    assert all(abs(seen.count(name) - 100) < 50 for name in names.values())
+
+
+def test_pictures_of_a_batch_move_independently() -> None:
+    images = noise(1, 16).repeat(64, 1, 1, 1)
+    results = augmented(images, Augmentation(flip=True, shift_fraction=0.125), seeded())
+    assert len({result.numpy().tobytes() for result in results}) > 20
+
+
+def test_shift_too_small_for_a_pixel_does_nothing() -> None:
+    images = noise(4, 3)
+    result = augmented(images, Augmentation(flip=False, shift_fraction=0.125), seeded())
+    assert torch.equal(result, images)
+
+
+def test_augmentation_reaches_the_batches() -> None:
+    split = Split(images=noise(40, 8), labels=torch.arange(40))
+    change = Augmentation(flip=True, shift_fraction=0)
+    batches = iterate(
+        split, batch_size=7, mean=PLAIN[0], std=PLAIN[1], generator=seeded(), augmentation=change
+    )
+    mirrored = 0
+    for images, labels in batches:
+        for image, label in zip(images.round().to(torch.uint8), labels, strict=True):
+            original = split.images[label]
+            mirrored += int(torch.equal(image, original.flip(2)))
+            assert torch.equal(image, original) or torch.equal(image, original.flip(2))
+    assert 5 < mirrored < 35

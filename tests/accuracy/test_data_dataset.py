@@ -1,0 +1,232 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hwsearch.accuracy.data import dataset
+from hwsearch.accuracy.data.dataset import (
+    Augmentation,
+    DataSet,
+    Split,
+    channel_statistics,
+    content_hash,
+    is_grey,
+    make_data_set,
+    resized_images,
+)
+from hwsearch.errors import DataError
+
+
+def random_split(count: int = 12, px: int = 6, seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    images = torch.from_numpy(rng.integers(0, 256, (count, 3, px, px), dtype=np.uint8))
+    return Split(images=images, labels=torch.arange(count) % 3)
+
+
+def three(px: int = 6) -> tuple[Split, Split, Split]:
+    return random_split(12, px, 0), random_split(6, px, 1), random_split(3, px, 2)
+
+
+def make(**changes: object) -> DataSet:
+    arguments: dict[str, object] = {
+        "name": "x",
+        "source": "made up",
+        "class_names": ("a", "b", "c"),
+        "splits": three(),
+        "flip": True,
+        "shift_fraction": 0.125,
+        **changes,
+    }
+    return make_data_set(**arguments)  # type: ignore[arg-type]
+
+
+def test_split_knows_its_size() -> None:
+    split = random_split(12, 6)
+    assert len(split) == 12
+    assert split.px == 6
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 1, 4, 4), (2, 3, 4, 5), (0, 3, 4, 4)])
+def test_split_of_another_shape_cannot_be_built(shape: tuple[int, ...]) -> None:
+    images = torch.zeros(shape, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"images have the shape \(N, 3, S, S\), not \("):
+        Split(images=images, labels=torch.zeros(shape[0], dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [(torch.float32, torch.int64), (torch.uint8, torch.int32)]
+)
+def test_split_of_another_type_cannot_be_built(images: torch.dtype, labels: torch.dtype) -> None:
+    with pytest.raises(ValueError, match="images are uint8 and labels int64, not"):
+        Split(images=torch.zeros((2, 3, 4, 4), dtype=images), labels=torch.zeros(2, dtype=labels))
+
+
+def test_split_with_other_labels_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match=r"2 pictures need as many labels, not \(3,\)"):
+        Split(
+            images=torch.zeros((2, 3, 4, 4), dtype=torch.uint8),
+            labels=torch.zeros(3, dtype=torch.int64),
+        )
+
+
+@pytest.mark.parametrize(
+    ("flip", "shift_fraction", "text"),
+    [
+        (False, 0.0, "none"),
+        (True, 0.0, "random horizontal flip"),
+        (False, 0.0625, "random shift by up to 6.25 % of the side (edges repeated)"),
+        (
+            True,
+            0.125,
+            "random shift by up to 12.5 % of the side (edges repeated), random horizontal flip",
+        ),
+    ],
+)
+def test_augmentation_says_what_it_does(flip: bool, shift_fraction: float, text: str) -> None:
+    assert str(Augmentation(flip=flip, shift_fraction=shift_fraction)) == text
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.5, float("nan")])
+def test_augmentation_out_of_range_cannot_be_built(fraction: float) -> None:
+    with pytest.raises(ValueError, match=r"is not in 0 <= x < 0\.5"):
+        Augmentation(flip=False, shift_fraction=fraction)
+
+
+@pytest.mark.parametrize(("px", "expected"), [(8, 1), (32, 4), (224, 28), (3, 0)])
+def test_shift_in_pixels_follows_the_side(px: int, expected: int) -> None:
+    assert Augmentation(flip=False, shift_fraction=1 / 8).shift_px(px) == expected
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 500, 10**9])
+def test_statistics_are_those_of_numpy(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_CHUNK_BYTES", chunk_bytes)
+    images = random_split(20, 7).images
+    mean, std = channel_statistics(images)
+    scaled = images.numpy() / 255
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
+
+
+def test_statistics_of_constant_pictures_stay_usable() -> None:
+    mean, std = channel_statistics(torch.full((2, 3, 4, 4), 51, dtype=torch.uint8))
+    assert mean == pytest.approx((0.2, 0.2, 0.2))
+    assert std == (1 / 255,) * 3
+
+
+def test_statistics_are_of_the_train_split_only() -> None:
+    train, validation, test = three()
+    dark = Split(images=test.images * 0, labels=test.labels)
+    assert make(splits=(train, validation, dark)).mean == make().mean
+    assert make(splits=(dark, validation, test)).mean == (0.0, 0.0, 0.0)
+
+
+def test_hash_is_that_of_the_content_not_of_the_order() -> None:
+    train, validation, test = three()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    shuffled = Split(images=train.images[order], labels=train.labels[order])
+    assert content_hash((shuffled, validation, test)) == content_hash((train, validation, test))
+
+
+def test_hash_changes_with_pixel_label_and_split() -> None:
+    train, validation, test = three()
+    pixel = train.images.clone()
+    pixel[3, 1, 2, 2] ^= 1
+    label = train.labels.clone()
+    label[0] = (label[0] + 1) % 3
+    hashes = {
+        content_hash((train, validation, test)),
+        content_hash((Split(images=pixel, labels=train.labels), validation, test)),
+        content_hash((Split(images=train.images, labels=label), validation, test)),
+        content_hash((train, test, validation)),
+        content_hash(three(px=5)),
+    }
+    assert len(hashes) == 5
+    assert all(len(value) == 64 for value in hashes)
+
+
+def test_hash_does_not_depend_on_storage() -> None:
+    train, validation, test = three()
+    strided = train.images.contiguous(memory_format=torch.channels_last)
+    other = Split(images=strided, labels=train.labels)
+    assert content_hash((other, validation, test)) == content_hash((train, validation, test))
+
+
+def test_hash_of_known_content_never_changes() -> None:
+    split = Split(
+        images=torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2), labels=torch.tensor([0, 1])
+    )
+    # A change here makes every stored run say that its data are other data.
+    assert content_hash((split, split, split)).startswith("43cc94d91d60d77e")
+
+
+def test_grey_means_three_equal_channels() -> None:
+    grey = random_split().images[:, :1].repeat(1, 3, 1, 1)
+    assert is_grey(grey)
+    coloured = grey.clone()
+    coloured[-1, 2, 0, 0] ^= 1
+    assert not is_grey(coloured)
+
+
+def test_resizing_to_the_same_side_gives_the_same_tensor() -> None:
+    images = random_split().images
+    assert resized_images(images, 6) is images
+
+
+@pytest.mark.parametrize("px", [3, 5, 6, 9, 20])
+def test_resizing_agrees_with_pillow(px: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_CHUNK_BYTES", 3 * 11 * 11 * 2)
+    images = random_split(5, 11).images
+    ours = resized_images(images, px)
+    assert ours.shape == (5, 3, px, px)
+    assert ours.dtype == torch.uint8
+    for image, expected in zip(ours, images, strict=True):
+        picture = Image.fromarray(expected.permute(1, 2, 0).numpy())
+        theirs = np.asarray(picture.resize((px, px), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(image.permute(1, 2, 0).numpy() - theirs).max() <= 1
+
+
+def test_resizing_to_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 px is not a size; give at least 1"):
+        resized_images(random_split().images, 0)
+
+
+def test_description_is_plain_and_complete() -> None:
+    described = make(how_split="by hand", ignored_files=4).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["pictures"] == {"train": 12, "validation": 6, "test": 3}
+    assert described["pictures_per_class"] == {
+        "train": [4, 4, 4],
+        "validation": [2, 2, 2],
+        "test": [1, 1, 1],
+    }
+    assert described["classes"] == ["a", "b", "c"]
+    assert described["how_split"] == "by hand"
+    assert described["ignored_files"] == 4
+    assert described["stored_px"] == 6
+    assert described["normalization"]["mean"] == list(make().mean)
+    assert "random horizontal flip" in described["augmentation"]
+    assert described["content_hash"] == content_hash(three())
+
+
+def test_data_set_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make().name = "y"  # type: ignore[misc]
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="data set 'x' has 1 class; at least 2 are needed"):
+        make(class_names=("a",))
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="labels 0 to 2 do not fit 2 classes"):
+        make(class_names=("a", "b"))
+
+
+def test_splits_of_different_sides_are_refused() -> None:
+    train, validation, _ = three()
+    with pytest.raises(ValueError, match=r"pictures of different sides: \[5, 6\]"):
+        make(splits=(train, validation, random_split(3, 5)))

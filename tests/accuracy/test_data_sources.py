@@ -1,0 +1,351 @@
+"""From a specification to a data set: digits and folders (names have their own file)."""
+
+import os
+import random
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hwsearch.accuracy.data import decode
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.data.sources import check_data, load_data
+from hwsearch.errors import DataError
+
+CIFAR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10_7k_images.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were decoded, in no particular order."""
+    seen: list[Path] = []
+    original = decode.decode_file
+
+    def spy(path: Path, px: int) -> decode.Pixels:
+        seen.append(path)
+        return original(path, px)
+
+    monkeypatch.setattr(decode, "decode_file", spy)
+    return seen
+
+
+def draw(root: Path, classes: dict[str, int], colour: int = 255, px: int = 10) -> Path:
+    """Pictures of one colour for each class, the blue channel counting them."""
+    for n, (name, count) in enumerate(sorted(classes.items())):
+        (root / name).mkdir(parents=True)
+        for k in range(count):
+            Image.new("RGB", (px, px), (60 * n, colour, k)).save(root / name / f"{k:03d}.png")
+    return root
+
+
+def levels(images: Tensor) -> set[int]:
+    return set(images.flatten().tolist())
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    data = load_data("digits", px=8)
+    together = torch.cat([data.train.images, data.validation.images, data.test.images])
+    raw = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
+    assert sorted(image[0].numpy().tobytes() for image in together) == sorted(
+        image.tobytes() for image in raw
+    )
+
+
+def test_digits_are_split_60_20_20_in_every_class() -> None:
+    data = load_data("digits", px=8)
+    assert (len(data.train), len(data.validation), len(data.test)) == (1079, 359, 359)
+    counts = torch.stack(
+        [torch.bincount(s.labels) for s in (data.train, data.validation, data.test)]
+    ).double()
+    shares = counts / counts.sum(dim=0)
+    assert (shares - torch.tensor([[0.6], [0.2], [0.2]])).abs().max() < 0.006
+
+
+@pytest.mark.parametrize("px", [8, 16, 32, 40])
+def test_digits_come_at_the_side_that_was_asked(px: int) -> None:
+    data = load_data(" Digits ", px=px)
+    assert data.stored_px == px
+    assert tuple(data.test.images.shape) == (359, 3, px, px)
+    assert data.class_names == tuple("0123456789")
+    assert not data.augmentation.flip
+    assert 1 / 16 <= data.augmentation.shift_fraction <= 1 / 8
+
+
+def test_same_seed_gives_the_same_data() -> None:
+    first, again, other = (load_data("digits", px=8, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.train.images, again.train.images)
+    assert torch.equal(first.test.labels, again.test.labels)
+    assert first.content_hash == again.content_hash
+    assert first.content_hash != other.content_hash
+
+
+def test_one_folder_is_split_70_15_15(tmp_path: Path) -> None:
+    data = load_data(str(draw(tmp_path / "d", {"a": 20, "b": 40})), px=8)
+    assert data.name == "d"
+    assert data.source == f"folder {tmp_path / 'd'}"
+    assert torch.bincount(data.train.labels).tolist() == [14, 28]
+    assert torch.bincount(data.validation.labels).tolist() == [3, 6]
+    assert torch.bincount(data.test.labels).tolist() == [3, 6]
+    assert "no split was given" in data.how_split
+
+
+def test_pictures_of_a_folder_keep_their_class(tmp_path: Path) -> None:
+    data = load_data(str(draw(tmp_path / "d", {"a": 6, "b": 6, "c": 6})), px=8)
+    for split in (data.train, data.validation, data.test):
+        assert torch.equal(split.images[:, 0, 0, 0].long(), 60 * split.labels)
+    blue = torch.cat([s.images[:, 2, 0, 0] for s in (data.train, data.validation, data.test)])
+    assert torch.bincount(blue).tolist() == [3] * 6
+
+
+@pytest.mark.parametrize(("held_out", "remark"), [("test", ""), ("val", "; test is the folder v")])
+def test_held_out_folder_is_the_test_split(tmp_path: Path, held_out: str, remark: str) -> None:
+    draw(tmp_path / "d" / "train", {"a": 20, "b": 20}, colour=1)
+    draw(tmp_path / "d" / held_out, {"a": 2, "b": 2}, colour=2)
+    data = load_data(str(tmp_path / "d"), px=8)
+    assert levels(data.test.images[:, 1]) == {2}
+    assert torch.bincount(data.validation.labels).tolist() == [3, 3]
+    for split in (data.train, data.validation):
+        assert levels(split.images[:, 1]) == {1}
+    assert data.how_split.startswith("test as given; 15 % of each class of train")
+    assert remark in data.how_split
+
+
+def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
+    for colour, name in enumerate(("train", "val", "test")):
+        draw(tmp_path / "d" / name, {"a": 3, "b": 4}, colour=colour)
+    data = load_data(str(tmp_path / "d"), px=8)
+    for colour, split in enumerate((data.train, data.validation, data.test)):
+        assert levels(split.images[:, 1]) == {colour}
+        assert torch.bincount(split.labels).tolist() == [3, 4]
+
+
+def test_seed_does_not_change_the_hash_of_given_splits(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        draw(tmp_path / "d" / name, {"a": 3, "b": 4})
+    hashes = {load_data(str(tmp_path / "d"), px=8, seed=seed).content_hash for seed in (0, 1)}
+    assert len(hashes) == 1
+
+
+def test_folders_that_are_not_read_are_stated(tmp_path: Path) -> None:
+    for name in ("train", "test", "masks"):
+        draw(tmp_path / "d" / name, {"a": 3, "b": 3})
+    (tmp_path / "d" / "train" / "a" / "list.txt").touch()
+    data = load_data(str(tmp_path / "d"), px=8)
+    assert data.how_split.endswith("; not read: masks/")
+    assert data.describe()["ignored_files"] == 1
+
+
+def test_pictures_are_decoded_once(tmp_path: Path, decoded: list[Path]) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
+    first = load_data(folder, px=8)
+    assert len(decoded) == 10
+    second = load_data(folder, px=8, seed=0)
+    load_data(folder, px=8, seed=1)
+    assert len(decoded) == 10
+    assert torch.equal(first.train.images, second.train.images)
+    load_data(folder, px=9)
+    assert len(decoded) == 20
+
+
+def test_changed_picture_is_noticed(tmp_path: Path, decoded: list[Path]) -> None:
+    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
+    first = load_data(str(folder), px=8)
+    Image.new("RGB", (10, 10), (9, 9, 9)).save(folder / "a" / "000.png")
+    os.utime(folder / "a" / "000.png", (1, 1))
+    second = load_data(str(folder), px=8)
+    assert len(decoded) == 20
+    assert first.content_hash != second.content_hash
+
+
+def test_touched_or_moved_pictures_are_the_same_content(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
+    first = load_data(str(folder), px=8)
+    os.utime(folder / "a" / "000.png", (1, 1))
+    touched = load_data(str(folder), px=8)
+    moved = load_data(str(folder.rename(tmp_path / "e")), px=8)
+    assert first.content_hash == touched.content_hash == moved.content_hash
+
+
+def test_cache_of_one_folder_is_not_used_for_another(tmp_path: Path) -> None:
+    hashes = set()
+    for n, name in enumerate(("d", "e")):
+        folder = draw(tmp_path / name, {"a": 3, "b": 3}, colour=200 + n)
+        for path in folder.rglob("*.png"):
+            os.utime(path, (5, 5))
+        hashes.add(load_data(str(folder), px=8).content_hash)
+    assert len(hashes) == 2
+
+
+def test_corrupt_cache_is_made_again(
+    tmp_path: Path, decoded: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
+    first = load_data(folder, px=8)
+    (stored,) = (tmp_path / "cache" / "decoded").iterdir()
+    stored.write_bytes(stored.read_bytes()[:-20])
+    assert load_data(folder, px=8).content_hash == first.content_hash
+    assert len(decoded) == 20
+    assert "is corrupt" in caplog.text
+
+
+def test_two_threads_may_load_at_once(tmp_path: Path) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 20, "b": 20}))
+    hashes: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: hashes.append(load_data(folder, px=8).content_hash))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(hashes) == 4
+    assert len(set(hashes)) == 1
+
+
+def test_progress_is_reported_while_decoding_only(tmp_path: Path) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 3, "b": 4}))
+    seen: list[tuple[int, int]] = []
+    for _ in range(2):
+        load_data(folder, px=8, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 7) for n in range(1, 8)]
+
+
+def test_corrupt_picture_is_named_by_path_and_nothing_is_cached(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
+    (folder / "b" / "003.png").write_bytes(b"broken")
+    with pytest.raises(DataError) as caught:
+        load_data(str(folder), px=8)
+    assert str(folder / "b" / "003.png") in str(caught.value)
+    assert str(caught.value).endswith("; remove or replace it")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("mode", "flips"), [("RGB", True), ("L", False), ("1", False)])
+def test_colour_pictures_are_mirrored_and_grey_ones_are_not(
+    tmp_path: Path, mode: str, flips: bool
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for k in range(3):
+            picture = Image.new("RGB", (8, 8), (80 * k, 20, 30)).convert(mode)
+            picture.save(tmp_path / "d" / name / f"{k}.png")
+    data = load_data(str(tmp_path / "d"), px=8)
+    assert data.augmentation.flip is flips
+    assert ("flip" in data.describe()["augmentation"]) is flips
+    for flip in (True, False):
+        assert load_data(str(tmp_path / "d"), px=8, flip=flip).augmentation.flip is flip
+
+
+def test_flip_of_digits_can_be_asked_for() -> None:
+    assert load_data("digits", px=8, flip=True).augmentation.flip
+
+
+def test_statistics_are_those_of_the_train_split(tmp_path: Path) -> None:
+    data = load_data(str(draw(tmp_path / "d", {"a": 10, "b": 10})), px=8)
+    scaled = data.train.images.numpy() / 255
+    np.testing.assert_allclose(data.mean, scaled.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(data.std[0], scaled[:, 0].std())
+    assert data.std[1] == 1 / 255  # green is constant
+
+
+@pytest.mark.parametrize("px", [0, 7, -1, 5000])
+def test_impossible_sides_are_refused(px: int) -> None:
+    with pytest.raises(DataError, match=f"pictures of {px} px were asked; give 8 to 2048"):
+        load_data("digits", px=px)
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("digit", "Did you mean 'digits'?"),
+        ("cifar-10", "Did you mean 'cifar10'?"),
+        ("Flowers", "Did you mean 'flowers102'?"),
+        ("zzz", "nor a known data set. Give a folder"),
+        ("", "data '' is neither"),
+    ],
+)
+def test_unknown_data_are_refused_with_a_hint(spec: str, hint: str) -> None:
+    for call in (lambda: load_data(spec, px=8), lambda: check_data(spec)):
+        with pytest.raises(DataError) as caught:
+            call()
+        assert hint in str(caught.value)
+        assert "is neither a folder nor a known data set" in str(caught.value)
+
+
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw(tmp_path / "d", {"a": 3, "b": 3})
+    check_data("~/d")
+    assert len(load_data("~/d", px=8).train) == 2
+
+
+def test_check_finds_what_loading_would(tmp_path: Path) -> None:
+    draw(tmp_path / "d", {"a": 5, "b": 1})
+    messages = []
+    for call in (lambda: check_data(str(tmp_path / "d")), lambda: _load(tmp_path / "d")):
+        with pytest.raises(DataError) as caught:
+            call()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "class 'b' has 1 picture in" in messages[0]
+
+
+def _load(folder: Path) -> DataSet:
+    return load_data(str(folder), px=8)
+
+
+def test_check_of_many_files_is_quick(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        for n in range(1000):
+            (tmp_path / name / f"{n}.jpg").touch()
+    start = time.perf_counter()
+    check_data(str(tmp_path))
+    # 8 ms on two cores; a second says that files are opened.
+    assert time.perf_counter() - start < 1
+
+
+def test_loading_leaves_the_global_generators_alone(tmp_path: Path) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
+    load_data("digits", px=8)  # importing scikit-learn draws a random number
+    before = torch.get_rng_state(), random.getstate()
+    for spec in (folder, "digits"):
+        load_data(spec, px=8)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR.exists(), reason="the shared CIFAR-10 pictures are not here")
+def test_real_pictures_are_loaded_as_torchvision_reads_them(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    with tarfile.open(CIFAR) as archive:
+        archive.extractall(tmp_path / "cifar", filter="data")
+    data = load_data(str(tmp_path / "cifar"), px=32)
+    assert (len(data.train), len(data.validation), len(data.test)) == (4250, 750, 2000)
+    theirs = ImageFolder(str(tmp_path / "cifar" / "test"))
+    assert data.class_names == tuple(theirs.classes)
+    expected = sorted(
+        np.asarray(picture).transpose(2, 0, 1).tobytes() + bytes([label])
+        for picture, label in theirs
+    )
+    ours = sorted(
+        image.numpy().tobytes() + bytes([int(label)])
+        for image, label in zip(data.test.images, data.test.labels, strict=True)
+    )
+    assert ours == expected

@@ -1,0 +1,163 @@
+"""Splits are tested against their definition and against scikit-learn's."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hwsearch.accuracy.data.splits import (
+    Part,
+    interleaved,
+    make_splits,
+    require_counts,
+    stratified,
+)
+from hwsearch.errors import DataError
+
+CLASSES = ("a", "b", "c")
+
+
+def numbered(labels: list[int], start: int = 0) -> tuple[Tensor, Tensor]:
+    """Pictures that carry their number in their pixels, so that they can be followed."""
+    images = torch.zeros((len(labels), 3, 2, 2), dtype=torch.uint8)
+    images[:, 0] = torch.arange(start, start + len(labels), dtype=torch.uint8)[:, None, None]
+    return images, torch.tensor(labels)
+
+
+def numbers(images: Tensor) -> list[int]:
+    return [int(n) for n in images[:, 0, 0, 0]]
+
+
+@given(st.lists(st.integers(3, 40), min_size=2, max_size=6), st.integers(0, 5), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_stratified_parts_cover_everything_once_in_the_shares(
+    counts: list[int], order_seed: int, seed: int
+) -> None:
+    labels = np.random.default_rng(order_seed).permutation(np.repeat(range(len(counts)), counts))
+    parts = stratified(labels, (0.15, 0.15), seed=seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    for label, count in enumerate(counts):
+        held_out, other, rest = (int((labels[part] == label).sum()) for part in parts)
+        assert held_out == other
+        assert held_out >= 1
+        assert rest >= 1
+        assert held_out == 1 or abs(held_out - 0.15 * count) <= 0.5
+
+
+def test_stratified_counts_agree_with_scikit_learn() -> None:
+    from sklearn.model_selection import train_test_split
+
+    labels = np.repeat([0, 1, 2], [100, 40, 60])
+    ours, _ = stratified(labels, (0.15,), seed=0)
+    _, theirs = train_test_split(labels, test_size=0.15, stratify=labels, random_state=0)
+    assert np.bincount(labels[ours]).tolist() == np.bincount(theirs).tolist() == [15, 6, 9]
+
+
+def test_stratified_depends_on_the_seed_only() -> None:
+    labels = np.repeat([0, 1], 50)
+    first, again, other = (stratified(labels, (0.2,), seed=seed)[0] for seed in (1, 1, 2))
+    assert first.tolist() == again.tolist()
+    assert first.tolist() != other.tolist()
+
+
+def test_every_picture_is_held_out_equally_often() -> None:
+    labels = np.repeat([0, 1], 10)
+    drawn = np.zeros(20)
+    for seed in range(400):
+        drawn[stratified(labels, (0.2,), seed=seed)[0]] += 1
+    # 80 expected of 400; the standard deviation of such a count is 8.
+    assert np.abs(drawn - 80).max() < 5 * 8
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_interleaved_is_a_permutation_whose_starts_are_fair(counts: list[int], seed: int) -> None:
+    labels = np.repeat(range(len(counts)), counts)
+    order = interleaved(labels, seed=seed)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    for length in range(1, len(labels) + 1):
+        seen = np.bincount(labels[order[:length]], minlength=len(counts))
+        fair = length * np.array(counts) / len(labels)
+        assert np.abs(seen - fair).max() <= len(counts)
+
+
+def test_interleaved_is_random_within_a_class() -> None:
+    labels = np.zeros(50, dtype=np.int64)
+    assert interleaved(labels, seed=0).tolist() != list(range(50))
+    assert interleaved(labels, seed=0).tolist() != interleaved(labels, seed=1).tolist()
+
+
+def test_all_is_divided_in_three_and_pictures_keep_their_labels() -> None:
+    labels = [0] * 20 + [1] * 20 + [2] * 60
+    splits, how = make_splits({"all": numbered(labels)}, CLASSES, where="x", seed=3)
+    train, validation, test = splits
+    assert (len(train), len(validation), len(test)) == (70, 15, 15)
+    assert torch.bincount(test.labels).tolist() == [3, 3, 9]
+    assert torch.bincount(validation.labels).tolist() == [3, 3, 9]
+    together = [n for split in splits for n in numbers(split.images)]
+    assert sorted(together) == list(range(100))
+    for split in splits:
+        assert [labels[n] for n in numbers(split.images)] == split.labels.tolist()
+    assert how == (
+        "no split was given: 15 % of each class for validation and 15 % for test, drawn with seed 3"
+    )
+
+
+def test_given_test_split_is_not_mixed_with_train() -> None:
+    labels = [0, 1, 2] * 20
+    parts: dict[Part, tuple[Tensor, Tensor]] = {
+        "train": numbered(labels),
+        "test": numbered([0, 1, 2] * 4, start=100),
+    }
+    (train, validation, test), how = make_splits(parts, CLASSES, where="x", seed=0)
+    assert sorted(numbers(test.images)) == list(range(100, 112))
+    assert sorted(numbers(train.images) + numbers(validation.images)) == list(range(60))
+    assert torch.bincount(validation.labels).tolist() == [3, 3, 3]
+    assert how == "test as given; 15 % of each class of train for validation, drawn with seed 0"
+
+
+def test_three_given_splits_are_kept() -> None:
+    parts: dict[Part, tuple[Tensor, Tensor]] = {
+        "train": numbered([0, 1, 2] * 2),
+        "validation": numbered([0, 1, 2], start=50),
+        "test": numbered([0, 1, 2], start=100),
+    }
+    (train, validation, test), how = make_splits(parts, CLASSES, where="x", seed=0)
+    assert sorted(numbers(train.images)) == list(range(6))
+    assert sorted(numbers(validation.images)) == [50, 51, 52]
+    assert sorted(numbers(test.images)) == [100, 101, 102]
+    assert how == "train, validation and test as given"
+
+
+def test_same_seed_gives_the_same_splits_in_the_same_order() -> None:
+    parts: dict[Part, tuple[Tensor, Tensor]] = {"all": numbered([0, 1, 2] * 20)}
+    first, again, other = (
+        [numbers(split.images) for split in make_splits(parts, CLASSES, where="x", seed=seed)[0]]
+        for seed in (5, 5, 6)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_class_that_is_missing_is_named_with_its_count() -> None:
+    with pytest.raises(DataError) as caught:
+        make_splits({"all": numbered([0] * 5 + [1] * 5)}, CLASSES, where="'pets'", seed=0)
+    assert str(caught.value) == (
+        "class 'c' has 0 pictures in 'pets'; at least 3 are needed (one each for train, "
+        "validation and test); add pictures or remove the class"
+    )
+
+
+@pytest.mark.parametrize("part", ["all", "train", "test"])
+def test_one_class_is_not_enough(part: Part) -> None:
+    with pytest.raises(DataError, match="x has 1 class; at least 2 are needed, each in a folder"):
+        require_counts({part: {"a": 100}}, where="x")
+
+
+@pytest.mark.parametrize(("part", "least"), [("all", 3), ("train", 2), ("validation", 1)])
+def test_least_counts_pass_and_one_less_does_not(part: Part, least: int) -> None:
+    require_counts({part: {"a": least, "b": least}}, where="x")
+    with pytest.raises(DataError, match=f"class 'b' has {least - 1} picture"):
+        require_counts({part: {"a": least, "b": least - 1}}, where="x")

@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwsearch.errors import FileModelError, TargetError
+from hwsearch.files import packaged_folder
+from hwsearch.hardware.targets import list_profiles, load_profile, resolve
+
+SHIPPED = packaged_folder("hw_profiles")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder and a configuration folder without profiles."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HWSEARCH_CONFIG", str(tmp_path / "config"))
+    return tmp_path
+
+
+def write_profile(folder: Path, stem: str, *, name: str | None = None, alias: str = "") -> Path:
+    text = (SHIPPED / "jetson-nano.yaml").read_text(encoding="utf-8")
+    text = text.replace("name: jetson-nano", f"name: {name or stem}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}.yaml"
+    path.write_text(text.replace("aliases: []", f"aliases: [{alias}]"), encoding="utf-8")
+    return path
+
+
+def test_load_when_name() -> None:
+    assert load_profile("jetson-nano").name == "jetson-nano"
+    assert resolve("jetson-nano") == ("jetson-nano", False)
+
+
+def test_load_when_alias() -> None:
+    assert load_profile("jetson").name == "jetson-orin-nano"
+    assert resolve("jetson") == ("jetson-orin-nano", True)
+
+
+def test_load_when_path(elsewhere: Path) -> None:
+    path = write_profile(elsewhere / "anywhere", "file", name="my-board")
+    assert load_profile(str(path)).name == "my-board"
+    assert resolve(str(path)) == ("my-board", False)
+    plain = path.rename(path.with_suffix(".txt"))
+    assert load_profile(str(plain)).name == "my-board"
+
+
+def test_load_when_path_is_missing() -> None:
+    with pytest.raises(FileModelError, match=r"nowhere\.yaml: cannot be read"):
+        load_profile("nowhere.yaml")
+
+
+def test_load_when_a_folder_has_the_name(elsewhere: Path) -> None:
+    (elsewhere / "jetson").mkdir()
+    assert load_profile("jetson").name == "jetson-orin-nano"
+
+
+def test_load_when_unknown() -> None:
+    with pytest.raises(TargetError) as caught:
+        load_profile("jetson-orin-nanno")
+    message = str(caught.value)
+    assert message.startswith("target 'jetson-orin-nanno' is not known. Did you mean")
+    assert "'jetson-orin-nano'" in message
+    assert "jetson-agx-orin" in message
+    assert ", jetson;" in message, "aliases are listed too"
+    assert "\n" not in message
+
+
+def test_load_when_the_nearest_folder_wins(elsewhere: Path) -> None:
+    write_profile(elsewhere / "hw_profiles", "jetson-nano", alias="mine")
+    assert load_profile("jetson-nano").aliases == ("mine",)
+    assert resolve("mine") == ("jetson-nano", True)
+
+
+def test_load_when_in_the_configuration_folder(elsewhere: Path) -> None:
+    write_profile(elsewhere / "config" / "hw_profiles", "bench")
+    assert load_profile("bench").name == "bench"
+    assert "bench" in [profile.name for profile in list_profiles()]
+
+
+def test_load_when_two_profiles_share_an_alias(elsewhere: Path) -> None:
+    write_profile(elsewhere / "hw_profiles", "a-board", alias="jetson")
+    with pytest.raises(TargetError, match="an alias of a-board and jetson-orin-nano; give one"):
+        load_profile("jetson")
+
+
+def test_load_when_file_and_profile_differ_in_name(elsewhere: Path) -> None:
+    write_profile(elsewhere / "hw_profiles", "file", name="other")
+    with pytest.raises(TargetError, match=r"holds the profile 'other'; rename the file to other"):
+        load_profile("file")
+
+
+def test_list_when_sorted() -> None:
+    names = [profile.name for profile in list_profiles()]
+    assert names == sorted(names)
+    assert len(names) >= 8
+
+
+def test_import_when_cold_then_torch_stays_out() -> None:
+    code = (
+        "import sys\n"
+        "from hwsearch.hardware.targets import load_profile\n"
+        "load_profile('jetson')\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'optuna', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)

@@ -1,0 +1,209 @@
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stored_results import Json, cost, empty_front, front, run, stored_run
+
+from hwsearch.report.markdown import escape, render_markdown, table
+
+HOSTILE = [
+    "a|b",
+    "a\nb",
+    "<script>alert(1)</script>",
+    "![x](http://example.org/x.png)",
+    "`code` *bold* _thin_ ~~gone~~ $x$",
+    "\x1b[31mred\x00",
+    "\u202eabc",
+    "模型-Ünï-🚀",
+    "a\\|b",
+    "# title",
+    "```",
+    "",
+]
+
+
+def tables_of(text: str) -> list[list[str]]:
+    """The tables of a Markdown text, each as its lines."""
+    found: list[list[str]] = []
+    for before, line in zip(["", *text.splitlines()], text.splitlines(), strict=False):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append([])
+            found[-1].append(line)
+    return found
+
+
+def columns(line: str) -> int:
+    """Cells of a table line, as GFM counts them: a bar after a backslash is text."""
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
+
+
+def assert_tables_are_sound(text: str) -> None:
+    found = tables_of(text)
+    assert found
+    for lines in found:
+        assert len({columns(line) for line in lines}) == 1, lines
+        assert set(lines[1]) <= set("|- ")
+
+
+@pytest.mark.parametrize("models", [1, 6, 30])
+def test_tables_have_equal_columns(tmp_path: Path, models: int) -> None:
+    text = render_markdown(stored_run(tmp_path, front(models)))
+    assert_tables_are_sound(text)
+    assert sum(line.startswith("| trial ") or "(pick)" in line for line in text.splitlines()) == (
+        models
+    )
+
+
+def test_report_says_what_was_asked_and_picked(tmp_path: Path) -> None:
+    text = render_markdown(stored_run(tmp_path))
+    for part in (
+        "# Models for jetson-orin-nano-super under 10.0 ms",
+        "jetson-orin-nano-super (asked for as jetson)",
+        "TensorRT 10.3, power mode 15W",
+        "at most 10.0 ms, at a confidence of 90 %",
+        "train: 1077, val: 360, test: 360",
+        "**Trial 14: resnet10t at 32 px** with 95.5 (92.8 to 97.2) % held-out accuracy",
+        "2.66 (2.26 to 3.06) ms predicted",
+        "It runs at 2.78 x the speed of the dense-fp32 baseline of resnet10t.",
+        "](pareto.svg)",
+        "(evidence: spec sheet). It was not measured.",
+        "Nothing has been exported yet",
+        "Kendall tau of 0.84",
+        "- The 10 ms budget does not bind: the pick would still meet 3.2 ms.",
+        "| Time, search | 180.2 s |",
+        "| Seed | 7 |",
+        "hwsearch run --target jetson --budget 10ms --trials 40",
+        "| Version, torch | 2.15.0 |",
+        "f00df00d",
+        "sha256:cdcd",
+    ):
+        assert part in text
+
+
+def test_report_is_the_same_for_the_same_results(tmp_path: Path) -> None:
+    one = render_markdown(stored_run(tmp_path / "one"))
+    assert one == render_markdown(stored_run(tmp_path / "two"))
+
+
+def test_empty_front_says_the_closest_and_the_least_reachable(tmp_path: Path) -> None:
+    text = render_markdown(stored_run(tmp_path, empty_front()))
+    assert "## Nothing meets the budget" in text
+    assert "The closest point is mobilenetv3_small_050 at 32 px (trial 3): 1.10 (" in text
+    assert "| latency | 0.610 ms | 0.200 ms |" in text
+    assert "## The front" not in text
+    assert_tables_are_sound(text)
+
+
+def test_energy_column_is_left_out_when_no_model_has_it(tmp_path: Path) -> None:
+    content = front()
+    for entry in (*content["front"], *content["baselines"]):
+        entry["energy_mj"] = None
+    text = render_markdown(stored_run(tmp_path, content))
+    assert "energy mJ" not in text
+    assert "Energy is unknown" in text
+    assert_tables_are_sound(text)
+
+
+def test_energy_of_one_model_of_many_may_be_missing(tmp_path: Path) -> None:
+    content = front()
+    content["front"][0]["energy_mj"] = None
+    text = render_markdown(stored_run(tmp_path, content))
+    assert "energy mJ (interval)" in text
+    assert_tables_are_sound(text)
+
+
+def test_measured_costs_are_called_measured(tmp_path: Path) -> None:
+    content = front(1) | {"baselines": []}
+    content["front"][0] |= {"latency_ms": cost(1.0, source="measured"), "energy_mj": None}
+    text = render_markdown(stored_run(tmp_path, content))
+    assert "A measured cost was timed on the target." in text
+    assert "A predicted cost" not in text
+
+
+def test_verified_models_have_a_table(tmp_path: Path) -> None:
+    content = front(2)
+    content["front"][0] |= {
+        "artefact": "models/trial_0010/model.onnx",
+        "verified": {"accuracy": 0.881, "latency_ms": 0.92, "runtime": "ORT 1.20", "host": "h|1"},
+    }
+    text = render_markdown(stored_run(tmp_path, content))
+    assert "| trial 10 | 88.1 | 0.920 | ORT 1.20 | h\\|1 |" in text
+    assert "1 of 2 models of the front have been exported" in text
+    assert_tables_are_sound(text)
+
+
+def test_report_without_a_pick_gives_the_reason(tmp_path: Path) -> None:
+    content = front() | {"pick": None, "pick_reason": "No model beats the baseline."}
+    assert "None. No model beats the baseline." in render_markdown(stored_run(tmp_path, content))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_change_neither_tables_nor_sections(tmp_path: Path, name: str) -> None:
+    content = hostile_front(name)
+    told = run() | {"sampler": name, "versions": {name: name}, "command": f"hwsearch {name}"}
+    text = render_markdown(stored_run(tmp_path, content, run_content=told))
+    assert_tables_are_sound(text)
+    outside = re.sub(r"(?ms)^(`{3,})sh\n.*?^\1$", "", text)
+    assert [line for line in outside.splitlines() if line.startswith("#")] == [
+        line for line in outside.splitlines() if re.match(r"#{1,2} [A-Z]", line)
+    ]
+    assert "<script" not in outside
+    assert len(re.findall(r"(?<!\\)!\[", outside)) == 1, "the plot is the only image"
+    assert all(char.isprintable() or char == "\n" for char in text)
+
+
+def hostile_front(name: str) -> Json:
+    content = front(3)
+    for entry in (*content["front"], *content["baselines"]):
+        entry["backbone"] = name
+    content["baselines"][1]["name"] = name
+    profile = dict.fromkeys(content["profile"], name)
+    return content | {
+        "target": name,
+        "alias": f"{name}2",
+        "profile": profile,
+        "data": {name: name, "classes": [name, {"deep": name}]},
+        "notes": [name],
+        "pick_reason": name,
+    }
+
+
+@given(st.text())
+def test_escaped_text_stays_one_cell(text: str) -> None:
+    (line,) = table(["a"], [[escape(text)]])[2:]
+    assert "\n" not in line
+    assert columns(line) == 1
+
+
+@given(st.text(alphabet="ab_", max_size=12))
+def test_escape_leaves_underscores_bare_inside_words_only(text: str) -> None:
+    escaped = escape(text)
+    assert escaped.replace("\\_", "_") == text
+    assert not re.search(r"(?<!\\)_$|^_", escaped)
+
+
+def test_escape_leaves_backbone_names_readable() -> None:
+    assert escape("mobilenetv3_small_050") == "mobilenetv3_small_050"
+    assert escape("<b>&") == "&lt;b\\>\\&"
+
+
+def test_command_with_backticks_stays_in_its_fence(tmp_path: Path) -> None:
+    told = run() | {"command": "hwsearch run ```` x"}
+    text = render_markdown(stored_run(tmp_path, run_content=told))
+    assert "`````sh\nhwsearch run ```` x\n`````\n" in text
+
+
+def test_long_data_values_are_cut(tmp_path: Path) -> None:
+    content = front() | {"data": {"classes": [f"class {n}" for n in range(1000)]}}
+    lines = render_markdown(stored_run(tmp_path, content)).splitlines()
+    (line,) = (line for line in lines if line.startswith("| Data, classes"))
+    assert len(line) < 400
+    assert line.endswith(" ... |")
+
+
+def test_table_refuses_a_row_of_another_length() -> None:
+    with pytest.raises(ValueError, match="a table with 2 columns has a row of another length"):
+        table(["a", "b"], [["1"]])

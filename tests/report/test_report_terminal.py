@@ -1,0 +1,106 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from stored_results import Json, empty_front, front
+
+from hwsearch.report.stored import FrontFile
+from hwsearch.report.terminal import closing_lines, final_table, print_final
+
+
+def printed(content: Json, folder: Path | None = None, **console: object) -> str:
+    text = io.StringIO()
+    print_final(
+        FrontFile.model_validate(content),
+        Console(file=text, **console),  # type: ignore[arg-type]
+        folder,
+    )
+    return text.getvalue()
+
+
+def test_plain_output_shows_every_number_within_100_columns() -> None:
+    text = printed(front(), Path("results/run"))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any(line != line.rstrip() for line in lines)
+    for part in ("95.5", "92.8-97.2", "2.26-3.06", "2.78 x", "319 kB", "17.3 mJ", "0/25/50/50"):
+        assert part in text
+    assert "\x1b" not in text
+    assert "…" not in text
+
+
+def test_pick_alone_is_marked() -> None:
+    lines = [line for line in printed(front()).splitlines() if line.startswith("> ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("> trial 14, 32 px")
+
+
+def test_closing_lines_say_why_and_where() -> None:
+    lines = printed(front(), Path("results/run")).splitlines()
+    assert "Pick: trial 14, resnet10t. It is the most accurate model" in " ".join(lines)
+    assert "Latencies are predicted from profile jetson-orin-nano-super (spec sheet)" in (
+        " ".join(lines)
+    )
+    assert lines[-1] == "Report: results/run/report.md"
+
+
+def test_long_folder_is_not_wrapped() -> None:
+    folder = Path("/".join(["folder"] * 40))
+    assert printed(front(), folder).splitlines()[-1] == f"Report: {folder}/report.md"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_cuts_no_number(width: int) -> None:
+    text = printed(front(), force_terminal=True, width=width, color_system=None)
+    assert max(map(len, text.splitlines())) <= width
+    for part in ("95.5", "92.8-97.2", "0.680-0.920", "2.78 x", "17.3 mJ", "W8A8 x 4"):
+        assert part in text
+
+
+def test_empty_front_says_what_is_reachable() -> None:
+    lines = closing_lines(FrontFile.model_validate(empty_front()))
+    assert lines[:3] == [
+        "Nothing meets the budget of 0.200 ms on jetson-orin-nano-super.",
+        "Closest: mobilenetv3_small_050 at 32 px, 1.10 ms.",
+        "Least reachable latency: 0.610 ms.",
+    ]
+
+
+def test_empty_front_without_baselines_prints_no_table() -> None:
+    text = printed(empty_front() | {"baselines": []})
+    assert text.startswith("Nothing meets the budget")
+
+
+def test_no_pick_gives_the_reason() -> None:
+    content = front() | {"pick": None, "pick_reason": "Nothing beats the baseline."}
+    assert closing_lines(FrontFile.model_validate(content))[0] == (
+        "No pick: Nothing beats the baseline."
+    )
+
+
+def test_many_notes_are_left_to_the_report() -> None:
+    content = front() | {"notes": [f"note {n}" for n in range(5)]}
+    lines = closing_lines(FrontFile.model_validate(content))
+    assert lines[-2:] == ["Note: note 2", "2 more notes are in the report."]
+
+
+def test_missing_energy_leaves_its_line_out() -> None:
+    content = front()
+    for entry in (*content["front"], *content["baselines"]):
+        entry["energy_mj"] = None
+    assert "mJ" not in printed(content)
+
+
+def test_hostile_names_are_text_not_markup() -> None:
+    content = front(2)
+    content["front"][0]["backbone"] = "[red]x[/red]\x1b[2J"
+    content["pick_reason"] = "[/nothing] to close"
+    text = printed(content)
+    assert "[red]x[/red] [2J" in text
+    assert "[/nothing] to close" in text
+    assert "\x1b" not in text
+
+
+def test_final_table_has_a_row_for_each_model_and_baseline() -> None:
+    assert final_table(FrontFile.model_validate(front(30))).row_count == 32
