@@ -1,7 +1,7 @@
 """hwsearch finds the deployable neural networks for a device.
 
-    >>> import hwsearch
-    >>> result = hwsearch.search(target="jetson", budget="10ms", data="digits")  # doctest: +SKIP
+>>> import hwsearch
+>>> result = hwsearch.search(target="jetson", budget="10ms", data="digits")  # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING

@@ -69,7 +69,8 @@ def parse_budget(text: str) -> Budget:
     if not unit:
         raise UnitError(f"budget '{text}' has no unit; give {_ALLOWED}, as in {match[1]}ms")
     if unit != "fps" and unit not in _FACTORS:
-        raise UnitError(f"budget '{text}' has no known unit{_hint(match[1], unit)}; give {_ALLOWED}")
+        hint = _hint(match[1], unit)
+        raise UnitError(f"budget '{text}' has no known unit{hint}; give {_ALLOWED}")
     if not (number > 0 and math.isfinite(number)):
         raise UnitError(f"budget '{text}' is not above zero; give a positive limit, as in 10ms")
     if unit == "fps":
@@ -106,7 +107,7 @@ def parse_duration_s(text: str) -> float:
     """
     match = _NUMBER.fullmatch(text)
     if match is None or match[2] not in _DURATIONS:
-        raise UnitError(f"duration '{text}' is not a number with a unit (s, m, h); write 20m or 90s")
+        raise UnitError(f"duration '{text}' is not a number with a unit (s, m, h); write 20m")
     seconds = float(match[1]) * _DURATIONS[match[2]]
     if not (seconds > 0 and math.isfinite(seconds)):
         raise UnitError(f"duration '{text}' is not above zero; write 20m or 90s")

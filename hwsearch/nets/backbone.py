@@ -47,8 +47,7 @@ class BackboneRef:
             "arguments": json.loads(self.arguments),
         }
         if self.own:
-            source = inspect.getsourcefile(sys.modules[_factory(self.name).__module__])
-            parts["source"] = Path(source).read_text(encoding="utf-8") if source else None
+            parts["source"] = _source_text(self.name)
         return parts
 
 
@@ -82,7 +81,12 @@ def _timm(ref: BackboneRef, input_px: int) -> nn.Module:
     arguments = json.loads(ref.arguments)
     if not timm.is_model(ref.name):
         raise BackboneError(f"timm has no backbone '{ref.name}'; see timm.list_models()")
-    configuration = timm.get_pretrained_cfg(ref.name, allow_unregistered=False)
+    try:
+        configuration = timm.get_pretrained_cfg(ref.name, allow_unregistered=False)
+    except RuntimeError as error:  # "resnet18.no_such_tag"
+        raise BackboneError(
+            f"timm has no weights '{ref.name}': {_first_line(error)}; give the name without its tag"
+        ) from error
     if configuration is not None and configuration.fixed_input_size:
         arguments["img_size"] = input_px
     try:
@@ -127,10 +131,27 @@ def _factory(name: str) -> Any:  # noqa: ANN401 - a user's function
             f"module '{error.name}' of backbone '{name}' is not found from {here}; run from the "
             "folder that holds it, or install it"
         ) from error
+    except Exception as error:  # whatever a user's module raises is the user's to read
+        raise BackboneError(
+            f"module '{module_name}' of backbone '{name}' cannot be imported: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
     factory = getattr(module, function_name, None)
     if not callable(factory):
-        raise BackboneError(f"'{module_name}' has no function '{function_name}' (backbone '{name}')")
+        raise BackboneError(f"'{module_name}' has no function '{function_name}' ('{name}')")
     return factory
+
+
+def _source_text(name: str) -> str:
+    """The whole file that defines a user's function: helpers beside it decide the network too."""
+    factory = _factory(name)
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(factory))
+    except TypeError:  # an instance with __call__, a functools.partial
+        source = sys.modules[name.partition(":")[0]].__file__
+    if source is None:
+        raise BackboneError(f"backbone '{name}' has no source file, so its results have no name")
+    return Path(source).read_text(encoding="utf-8")
 
 
 def _first_line(error: BaseException) -> str:

@@ -98,10 +98,10 @@ def _scopes(model: nn.Module, stack: list[str]) -> Iterator[None]:
     handles = []
     for path, module in model.named_modules():
 
-        def enter(_module: nn.Module, _inputs: Any, path: str = path) -> None:
+        def enter(_module: nn.Module, _inputs: object, path: str = path) -> None:
             stack.append(path)
 
-        def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
             stack.pop()
 
         handles.append(module.register_forward_pre_hook(enter))
@@ -113,11 +113,11 @@ def _scopes(model: nn.Module, stack: list[str]) -> Iterator[None]:
             handle.remove()
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own base
     """Follows tensors by identity; every tensor seen is kept alive so that ids stay unique."""
 
     def __init__(self, recording: Recording, model: nn.Module, picture: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
         self.scope: list[str] = []
         self._alive: list[Tensor] = [picture]
@@ -133,7 +133,7 @@ class _Recorder(TorchDispatchMode):
             raise BackboneError("the output of the backbone does not depend on its input")
         return self._made_by[id(tensor)]
 
-    def __torch_dispatch__(  # noqa: D105 - torch's own hook
+    def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401 - torch hands over any operator
         types: Any,  # noqa: ANN401

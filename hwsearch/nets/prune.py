@@ -22,9 +22,6 @@ from torch import nn
 from hwsearch.errors import BackboneError
 from hwsearch.nets.trace import Trace
 
-#: What torch-pruning calls the removal of outputs of a layer, by layer kind.
-_OUTPUT_HANDLERS = frozenset({"prune_out_channels", "prune_depthwise_conv_out_channels"})
-
 
 @dataclass(frozen=True, kw_only=True)
 class PruningGroup:
@@ -64,7 +61,9 @@ class ChannelGraph:
         for name, count in kept.items():
             group = known.get(name)
             if group is None or not 1 <= count <= group.channels:
-                raise BackboneError(f"cannot keep {count} channels of '{name}': no such group or count")
+                raise BackboneError(
+                    f"cannot keep {count} channels of '{name}': no such group or count"
+                )
             for layer, each in group.outputs:
                 counts[layer] -= each * (group.channels - count)
         return counts
@@ -137,9 +136,7 @@ def least_important(
     return removed
 
 
-def remove_channels(
-    model: nn.Module, trace: Trace, removed: Mapping[str, tuple[int, ...]]
-) -> None:
+def remove_channels(model: nn.Module, trace: Trace, removed: Mapping[str, tuple[int, ...]]) -> None:
     """Take channels out of a model, in place.
 
     The kept channels hold the weights that they had.
@@ -218,7 +215,7 @@ def _outputs_of(group: Any, model: nn.Module) -> dict[str, int]:  # noqa: ANN401
 def _is_output(dependency: Any, module: nn.Module) -> bool:  # noqa: ANN401
     if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
         return True  # a depthwise layer loses inputs and outputs together
-    return dependency.handler.__name__ == "prune_out_channels"
+    return bool(dependency.handler.__name__ == "prune_out_channels")
 
 
 def _prunable(outputs: Mapping[str, int], group: Any, trace: Trace) -> bool:  # noqa: ANN401

@@ -65,9 +65,8 @@ class ActivationQuantizer(nn.Module):
         self.scheme: Scheme = scheme
         self.enabled = True
         self.observing = False
-        self.low, self.high = (
-            (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if scheme == "symmetric" else (0, 2**bits - 1)
-        )
+        self.low: int = -(2 ** (bits - 1)) if scheme == "symmetric" else 0
+        self.high: int = self.low + 2**bits - 1
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32))
         self._samples: list[Tensor] = []
@@ -95,7 +94,9 @@ class ActivationQuantizer(nn.Module):
             BackboneError: nothing was observed, or it was not finite.
         """
         if not self._samples:
-            raise BackboneError("a quantized layer is never run as a module; it cannot be calibrated")
+            raise BackboneError(
+                "a quantized layer is never run as a module; it cannot be calibrated"
+            )
         samples, extremes = torch.cat(self._samples), torch.stack(self._extremes)
         self._samples, self._extremes = [], []
         low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
@@ -116,11 +117,13 @@ class ActivationQuantizer(nn.Module):
     def _grid(self, low: float, high: float) -> tuple[Tensor, Tensor]:
         """Scale and zero point for a range that always holds zero exactly."""
         low, high = min(low, 0.0), max(high, 0.0)
+        zero_point = 0
         if self.scheme == "symmetric":
-            scale = max(-low / -self.low, high / self.high, 1e-12)
-            return torch.tensor([scale]), torch.zeros(1, dtype=torch.int32)
-        scale = max((high - low) / self.high, 1e-12)
-        return torch.tensor([scale]), torch.tensor([round(-low / scale)], dtype=torch.int32)
+            scale = max(low / self.low, high / self.high, 1e-12)
+        else:
+            scale = max((high - low) / self.high, 1e-12)
+            zero_point = round(-low / scale)
+        return self.scale.new_tensor([scale]), self.zero_point.new_tensor([zero_point])
 
 
 def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) -> None:
@@ -141,12 +144,14 @@ def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) ->
             raise BackboneError(f"the network has no layer '{path}' to quantize") from None
         if parametrize.is_parametrized(layer):
             raise BackboneError(f"layer '{path}' is quantized already")
-        weight = layer.weight
-        if not isinstance(weight, Tensor):
-            raise BackboneError(f"layer '{path}' has no weight to quantize")
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            raise BackboneError(
+                f"'{path}' is a {type(layer).__name__}; only convolutions and linear layers can be "
+                "quantized"
+            )
         if layer_bits.weight_bits < 32:
             parametrize.register_parametrization(
-                layer, "weight", WeightQuantizer(weight, layer_bits.weight_bits)
+                layer, "weight", WeightQuantizer(layer.weight, layer_bits.weight_bits)
             )
         if layer_bits.activation_bits < 32:
             layer.add_module(
@@ -241,12 +246,12 @@ class _Half(torch.autograd.Function):
         return values.clamp(-limit, limit).half().to(values.dtype)
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         return gradient
 
 
 def _half(values: Tensor) -> Tensor:
-    rounded: Tensor = _Half.apply(values)  # type: ignore[no-untyped-call]
+    rounded: Tensor = _Half.apply(values)
     return rounded
 
 
@@ -261,7 +266,7 @@ def _quantize_weight(weight: Tensor, clip: Tensor, bits: int) -> Tensor:
 
 def _weight_clip(weight: Tensor, bits: int) -> Tensor:
     """Per channel, the share of the largest magnitude that is kept; below 8 bits clipping pays."""
-    clip = torch.ones(weight.shape[0])
+    clip = weight.new_ones(weight.shape[0])
     if bits >= 8:
         return clip
     best = torch.full_like(clip, float("inf"))

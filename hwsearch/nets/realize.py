@@ -43,11 +43,14 @@ def check_priced(model: nn.Module, network: NetworkDesc) -> None:
     shape_only = copy.deepcopy(model).to("meta")
     again = trace(shape_only, network.input_px)
     found = again.describe(network.name, again.out_channels())
+    if len(network.kernels) != len(found.kernels):
+        raise BackboneError(
+            f"{network.name} was priced with {len(network.kernels)} kernels but has "
+            f"{len(found.kernels)}"
+        )
     for priced, real in zip(network.kernels, found.kernels, strict=True):
         if priced != real:
             raise BackboneError(
                 f"kernel '{priced.name}' was priced with {priced.in_channels} -> "
                 f"{priced.out_channels} channels but has {real.in_channels} -> {real.out_channels}"
             )
-
-

@@ -48,6 +48,10 @@ _POINTWISE: Final = frozenset(
         "rsub", "square", "reciprocal", "erf", "log", "celu", "selu", "where",
     }
 )  # fmt: skip
+_PLAIN: Final = {
+    **dict.fromkeys(_SOFTMAXES, KernelKind.SOFTMAX),
+    **dict.fromkeys(_POOLINGS, KernelKind.POOLING),
+}
 _FUSING: Final = WEIGHTED_KINDS | {KernelKind.MATMUL, KernelKind.NORM, KernelKind.ELEMENTWISE}
 
 
@@ -152,7 +156,9 @@ def _filled(
     in_channels = kernel.in_channels * in_now // in_dense
     out_channels = kernel.out_channels * out_now // out_dense
     groups = out_channels if kernel.kind is KernelKind.DEPTHWISE else kernel.groups
-    macs, weights = kernel.macs, kernel.extra_weight_elements * out_now // out_dense
+    # Some weights are per channel, some are alone (a learnable factor of the whole layer).
+    each, alone = divmod(kernel.extra_weight_elements, out_dense)
+    macs, weights = kernel.macs, each * out_now + alone
     if kernel.weighted:
         window = math.prod(kernel.kernel_size) * (in_channels // groups)
         weights += out_channels * (window + kernel.has_bias)
@@ -246,14 +252,12 @@ class _Fuser:
             return self._batch_norm(operation)
         if op in _POINTWISE:
             return self._pointwise(operation)
-        if op in _NORMS:
-            return self._plain(operation, KernelKind.NORM, self._weights_of(operation))
-        if op in _SOFTMAXES:
-            return self._plain(operation, KernelKind.SOFTMAX)
-        if op in _POOLINGS:
-            return self._plain(operation, KernelKind.POOLING)
         if op in _COPIES:
             return self._copy(operation)
+        if op in _NORMS:
+            return self._plain(operation, KernelKind.NORM, self._weights_of(operation))
+        if op in _PLAIN:
+            return self._plain(operation, _PLAIN[op])
         raise BackboneError(
             f"operation '{op}' in '{operation.scope or 'the backbone'}' has no cost model; "
             "use another backbone, or replace the operation"
@@ -540,7 +544,7 @@ class _Fuser:
 def _pair(value: object) -> tuple[int, int]:
     if isinstance(value, list | tuple) and len(value) == 2:
         return int(value[0]), int(value[1])
-    raise BackboneError(f"a convolution with stride {value} has no cost model; use 2-d convolutions")
+    raise BackboneError(f"a convolution of stride {value} has no cost model; use 2-d convolutions")
 
 
 def _size(shape: tuple[int, ...], axis: int | None) -> tuple[int, int]:

@@ -1,0 +1,434 @@
+"""The dense network that every candidate inherits from: trained once, then read from the cache.
+
+A file ``base/<key>.safetensors`` in the cache folder holds the weights and, in its header, how they
+came about. The key hashes all that decides them. The file is written under another name and then
+renamed, and a lock beside it, which the kernel frees when its holder is killed, keeps two processes
+from training the same network.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import filelock
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.training import Recipe, Score, evaluate, reestimate_batch_norm, train
+from hwsearch.errors import BackboneError, HostError
+from hwsearch.files import cache_folder
+from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.trace import trace
+
+_LOG = logging.getLogger(__name__)
+
+WeightsPolicy = Literal["auto", "pretrained", "scratch"]
+Source = Literal["trained", "pretrained", "file"]
+OnStep = Callable[[int, int], None]
+
+#: Part of every key; grows when training gives other weights from the same recipe.
+RECIPE_VERSION: Final = 1
+
+#: Weights that know something are tuned more gently than random ones.
+_FINE_TUNING_RATE: Final = 0.2
+
+#: What timm's own loader reads from a repository when no other name is given.
+_HUB_FILE: Final = "model.safetensors"
+
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaseNetwork:
+    """A dense network with the weights that candidates inherit.
+
+    Attributes:
+        model: in evaluation mode, on the CPU, in channels-last storage. Copy it before a change.
+        key: SHA-256 (hex) of all that decided the weights.
+        source: "trained" from random weights, or fine-tuned from pretrained ones or from a file.
+        cached: whether it was read rather than trained.
+        validation: score on the validation split.
+        train_s: how long the training took, whenever that was.
+    """
+
+    model: nn.Module
+    key: str
+    source: Source
+    cached: bool
+    validation: Score
+    train_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """The weights that training starts from.
+
+    Attributes:
+        path: of a safetensors file; None means random weights.
+        required: whether weights that do not fit are an error, rather than left aside.
+    """
+
+    source: Source
+    path: Path | None = None
+    required: bool = True
+
+    def identity(self) -> str:
+        if self.path is None:
+            return "scratch"
+        try:
+            with self.path.open("rb") as file:
+                return f"{self.source}:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError as error:
+            raise BackboneError(
+                f"weights '{self.path}' cannot be read ({error.strerror}); give a safetensors file"
+            ) from None
+
+
+def base_network(
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+    *,
+    weights: WeightsPolicy | Path = "auto",
+    download: bool = False,
+    on_step: OnStep | None = None,
+) -> BaseNetwork:
+    """Read a base network from the cache, or train and store it.
+
+    Of several processes that want the same one, the first trains and the others wait and read.
+
+    Args:
+        ref: which network; its classes are those of the data.
+        data: is trained on and scored with.
+        px: side at which the network takes its pictures.
+        recipe: of the training; its seed also makes the random weights. Fine-tuning runs at a
+            fifth of its learning rate.
+        weights: "scratch" starts from random weights; "pretrained" from timm's, found in the
+            local Hugging Face cache; "auto" from those if they are there and fit, otherwise from
+            random ones; a path from a safetensors file, whose classifier is left aside when it
+            has other classes.
+        download: allow the network to be used for pretrained weights that are not there.
+        on_step: is called with the step and the number of steps while training.
+
+    Raises:
+        BackboneError: weights do not exist or do not fit, or training diverges.
+        HostError: pretrained weights cannot be had here, or the cache cannot be written.
+    """
+    start = _start(ref, weights, download=download)
+    key = _key(ref, data, px, recipe, start)
+    path = cache_folder() / "base" / f"{key}.safetensors"
+    with _locked(path):
+        found = _read(path, ref, px, recipe.seed)
+        # A file from an "auto" whose pretrained weights did not fit is no answer to "pretrained":
+        # loading them again says why.
+        if found is not None and (found.source == start.source or not start.required):
+            return found
+        content = _trained(ref, data, px, recipe, start, on_step)
+        _store(path, content)
+        # What is handed out is always what was read, so that all calls give the same bits.
+        made = _read(path, ref, px, recipe.seed)
+    if made is None:
+        raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
+    return dataclasses.replace(made, cached=False)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see all of it or the earlier one, whatever is killed.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cache_error(folder: Path, error: OSError) -> HostError:
+    """What to tell the user when the cache cannot be written."""
+    return HostError(
+        f"base networks cannot be kept in '{folder}' ({error.strerror or error}); free some space "
+        "there or set HWSEARCH_CACHE to another folder"
+    )
+
+
+# -- cache ----------------------------------------------------------------------------------------
+
+
+def _key(ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start) -> str:
+    import timm
+
+    parts = {
+        "backbone": ref.identity(),
+        "data": data.content_hash,
+        "px": px,
+        "recipe": dataclasses.asdict(recipe),
+        "start": start.identity(),
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "version": RECIPE_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock beside a cache file, waiting for whoever has it."""
+    lock = filelock.FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise cache_error(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Write a base network; the caller holds the lock."""
+    try:
+        for leftover in path.parent.glob(f"{path.name}.*.tmp"):
+            leftover.unlink()  # its writer was killed: only the lock's holder writes
+        write_atomically(path, content)
+    except OSError as error:
+        raise cache_error(path.parent, error) from error
+
+
+def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | None:
+    """The stored network, or None when there is none or it is corrupt."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            stored = json.loads(file.metadata()["hwsearch"])
+        validation = Score(correct=stored["correct"], total=stored["total"])
+        source, train_s = stored["source"], float(stored["train_s"])
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        _LOG.warning("'%s' is corrupt (%s); the base network is trained again", path, error)
+        return None
+    # The seed also makes buffers that a module does not store, such as a random projection.
+    model = build(ref, px, seed=seed)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        _LOG.warning("'%s' is corrupt (%s); the base network is trained again", path, error)
+        return None
+    return BaseNetwork(
+        model=model.to(memory_format=torch.channels_last).eval(),
+        key=path.stem,
+        source=source,
+        cached=True,
+        validation=validation,
+        train_s=train_s,
+    )
+
+
+def _trained(
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+    start: _Start,
+    on_step: OnStep | None,
+) -> bytes:
+    """Train a base network; returns the content of its file."""
+    model = build(ref, px, seed=recipe.seed)
+    source: Source = "trained"
+    if start.path is not None and _load(model, ref, px, start):
+        source = start.source
+        rate = recipe.learning_rate * _FINE_TUNING_RATE
+        recipe = dataclasses.replace(recipe, learning_rate=rate)
+    began_s = time.monotonic()
+    train(model, data, px, recipe, on_step=on_step)
+    reestimate_batch_norm(model, data, px, batch_size=recipe.batch_size)
+    train_s = time.monotonic() - began_s
+    validation = evaluate(model, data.validation, data, px)
+    about = {
+        "correct": validation.correct,
+        "total": validation.total,
+        "source": source,
+        "train_s": round(train_s, 3),
+    }
+    # Copied one by one: the format takes neither channels-last nor shared storage.
+    state = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    return safetensors.torch.save(state, {"hwsearch": json.dumps(about)})
+
+
+# -- starting weights -----------------------------------------------------------------------------
+
+
+def _start(ref: BackboneRef, weights: WeightsPolicy | Path, *, download: bool) -> _Start:
+    if isinstance(weights, Path):
+        return _Start(source="file", path=weights)
+    if weights == "scratch" or (weights == "auto" and ref.own):
+        return _Start(source="trained")
+    required = weights == "pretrained"
+    try:
+        path = _pretrained(ref, download=download)
+    except (BackboneError, HostError) as error:
+        if required:
+            raise
+        if download:
+            _LOG.warning("%s; training starts from random weights", error)
+        return _Start(source="trained")
+    return _Start(source="pretrained", path=path, required=required)
+
+
+def _pretrained(ref: BackboneRef, *, download: bool) -> Path:
+    """The local file of timm's pretrained weights."""
+    import timm
+
+    if ref.own:
+        raise BackboneError(
+            f"'{ref.name}' is a function of yours and has no pretrained weights; give the path of "
+            "a safetensors file, or weights 'scratch'"
+        )
+    if not timm.is_model(ref.name):
+        raise BackboneError(f"timm has no backbone '{ref.name}'; see timm.list_models()")
+    try:
+        configuration = timm.get_pretrained_cfg(ref.name, allow_unregistered=False)
+    except RuntimeError as error:  # an unknown tag: "resnet18.no_such_tag"
+        raise BackboneError(
+            f"timm has no weights '{ref.name}': {error}; see timm.list_models()"
+        ) from None
+    if configuration is None or not configuration.hf_hub_id:
+        raise BackboneError(
+            f"timm has no pretrained weights for '{ref.name}'; use weights 'auto' or 'scratch'"
+        )
+    wanted = configuration.hf_hub_filename or _HUB_FILE
+    return _from_hub(ref.name, configuration.hf_hub_id, wanted, download=download)
+
+
+def _from_hub(name: str, repository: str, wanted: str, *, download: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    # Pickled weights run code when they are read: only safetensors will do.
+    safe = wanted.replace("pytorch_model.bin", _HUB_FILE).replace(".bin", ".safetensors")
+    if not safe.endswith(".safetensors"):
+        raise BackboneError(
+            f"the pretrained weights of '{name}' are no safetensors file but '{wanted}'; "
+            "use weights 'auto' or 'scratch'"
+        )
+    found = huggingface_hub.try_to_load_from_cache(repository, safe)
+    if isinstance(found, str):
+        return Path(found)
+    if not download:
+        raise HostError(
+            f"the pretrained weights of '{name}' ({repository}) are not in the local Hugging Face "
+            "cache and downloads are off; allow the download, give the path of a safetensors file, "
+            "or use weights 'auto' or 'scratch'"
+        )
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, safe))
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError, EntryNotFoundError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise HostError(
+            f"the pretrained weights of '{name}' ({repository}) cannot be downloaded, the machine "
+            f"seems to be offline ({lines[0]}); connect it, give the path of a safetensors file, "
+            "or use weights 'scratch'"
+        ) from error
+
+
+def _load(model: nn.Module, ref: BackboneRef, px: int, start: _Start) -> bool:
+    """Load the starting weights, but for a classifier of other classes; False if left aside."""
+    try:
+        state = _fitting_state(model, ref, px, start)
+    except BackboneError as error:
+        if start.required:
+            raise
+        _LOG.warning("%s; training starts from random weights", error)
+        return False
+    model.load_state_dict(state, strict=False)
+    return True
+
+
+def _fitting_state(
+    model: nn.Module, ref: BackboneRef, px: int, start: _Start
+) -> Mapping[str, Tensor]:
+    assert start.path is not None
+    try:
+        state = safetensors.torch.load_file(start.path)
+    except (SafetensorError, OSError) as error:
+        raise BackboneError(
+            f"weights '{start.path}' cannot be read ({error}); give a safetensors file"
+        ) from None
+    target = model.state_dict()
+    classifiers = _classifiers(model, ref, px)
+    problems = _problems(state, target, classifiers)
+    convert = _timm_conversion(model, ref)
+    if problems and convert is not None:
+        # timm's own for another naming, or for a ViT of another input size.
+        state = convert(state, model)
+        problems = _problems(state, target, classifiers)
+    if problems:
+        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise BackboneError(
+            f"weights '{start.path}' do not fit '{ref.name}': "
+            f"{', '.join(problems[:_NAMED])}{more}; "
+            "give weights of the same network, or use weights 'scratch'"
+        )
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name in target and tensor.shape == target[name].shape
+    }
+
+
+def _problems(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], classifiers: frozenset[str]
+) -> list[str]:
+    """Where a file and a network differ, but for the shape of the classifier."""
+    problems = []
+    for name, tensor in target.items():
+        # Files from before torch 0.4.1 lack this counter, which is not used in evaluation.
+        if name not in state:
+            if not name.endswith("num_batches_tracked"):
+                problems.append(f"'{name}' is missing")
+        elif name.rpartition(".")[0] not in classifiers and state[name].shape != tensor.shape:
+            shapes = f"{tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+            problems.append(f"'{name}' has the shape {shapes}")
+    problems += [f"'{name}' is not in the network" for name in state if name not in target]
+    return problems
+
+
+def _classifiers(model: nn.Module, ref: BackboneRef, px: int) -> frozenset[str]:
+    """Paths of the layers that make the output."""
+    if ref.own:
+        return frozenset({trace(build(ref, px, device="meta"), px).classifier})
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return frozenset({named} if isinstance(named, str) else named)
+
+
+def _timm_conversion(model: nn.Module, ref: BackboneRef) -> Callable[..., dict[str, Any]] | None:
+    """The function of timm from a published state dict to the module's own, if there is one."""
+    if ref.own:
+        return None
+    return getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)

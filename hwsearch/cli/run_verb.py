@@ -1,0 +1,143 @@
+"""``hwsearch run``: search, finalize, report."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from hwsearch.errors import RunError
+
+
+@click.command(name="run")
+@click.option("--target", help="Hardware profile: a name, an alias or a file.")
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    help="Limit such as 10ms, 30fps, 50mJ or 4MB; may be given once for each quantity.",
+)
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, the name of a torchvision data set, or an image folder.",
+)
+@click.option("--space", default="tiny", show_default=True, help="Search space: a name or a file.")
+@click.option("--trials", type=int, help="Number of trials.  [default: the space's]")
+@click.option("--time-limit", help="Stop in time to finish within this, such as 20m.")
+@click.option(
+    "--confidence",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Probability with which a budget must hold.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder in which the run folder is made.",
+)
+@click.option(
+    "--resume",
+    "resume_folder",
+    type=click.Path(path_type=Path),
+    help="Continue the run in this folder.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the space (backbones, input_px, ratios, weight_bits, ...), "
+    "or weights, data_root, flip.",
+)
+@click.option("--download", is_flag=True, help="Allow downloads of data sets and weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print front.json on stdout.")
+def command(
+    target: str | None,
+    budgets: tuple[str, ...],
+    data: str,
+    space: str,
+    trials: int | None,
+    time_limit: str | None,
+    confidence: float,
+    seed: int,
+    out: Path,
+    resume_folder: Path | None,
+    assignments: tuple[str, ...],
+    download: bool,
+    as_json: bool,
+) -> None:
+    """Search a target for networks within a budget, and report the front.
+
+    \b
+    hwsearch run --target jetson --budget 10ms
+    hwsearch run --target jetson-nano --budget 8ms --data pictures/ --time-limit 20m
+    """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
+    from hwsearch.study.preflight import check, stored_run
+
+    if resume_folder is not None:
+        if target is not None or budgets:
+            raise RunError("--resume takes target and budget from the folder; leave them out")
+        if not resume_folder.is_dir():
+            raise RunError(f"{resume_folder} is not a folder; give a run folder, as in results/")
+        stored_run(resume_folder)
+    elif target is None:
+        raise RunError("no --target was given; see hwsearch targets, or try --target jetson")
+    _terminate_like_interrupt()
+
+    # The checks come before torch is imported, which takes seconds.
+    if resume_folder is None:
+        assert target is not None
+        checked = check(
+            target=target, budgets=budgets, data=data, space=space, trials=trials,
+            time_limit=time_limit, confidence=confidence, seed=seed, download=download,
+            settings=_settings(assignments),
+        )  # fmt: skip
+
+    from hwsearch import api
+    from hwsearch.cli.view import make_view
+
+    with make_view() as view:
+        if resume_folder is not None:
+            result = api.resume(resume_folder, trials=trials, time_limit=time_limit, watcher=view)
+        else:
+            if checked.settings.alias is not None:
+                view.note(f"'{checked.settings.alias}' means {checked.profile.name}")
+            folder = api.new_folder(checked, out)
+            typed = shlex.join(["hwsearch", *sys.argv[1:]])
+            result = api.run(checked, folder, command=typed, watcher=view)
+    if as_json:
+        click.echo((result.folder / "front.json").read_text(encoding="utf-8"), nl=False)
+        return
+    from rich.console import Console
+
+    from hwsearch.report.terminal import print_final
+
+    print_final(result.front, Console(), result.folder)
+
+
+def _settings(assignments: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key or not value:
+            raise RunError(f"--set {assignment} is not KEY=VALUE, as in --set input_px=32,48")
+        if key in settings:
+            raise RunError(f"--set {key} is given twice; keep one")
+        settings[key] = value
+    return settings
+
+
+def _terminate_like_interrupt() -> None:
+    """A polite kill leaves a resumable run, as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,188 @@
+"""What a run looks like: a live panel on a terminal, plain lines elsewhere. Always on stderr."""
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from hwsearch.study.records import Record
+
+#: Plain output says where a long phase is at most this often.
+_QUIET_S = 15.0
+
+
+class View(Protocol):
+    """A watcher that can be opened and closed."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop showing."""
+
+    def phase(self, text: str) -> None:
+        """Something longer begins."""
+
+    def step(self, done: int, total: int) -> None:
+        """A step of the current phase is done."""
+
+    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
+        """A trial ended."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+def make_view() -> View:
+    """A live view on a terminal, lines otherwise."""
+    console = Console(stderr=True)
+    return LiveView(console) if console.is_terminal else PlainView()
+
+
+class PlainView:
+    """One line for each phase and trial."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._said = 0.0
+        self._phase = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    def phase(self, text: str) -> None:
+        """Announce what takes long; a trial is announced by its result."""
+        self._phase, self._said = text, time.monotonic()
+        if not text.startswith("trial "):
+            self._say(text)
+
+    def step(self, done: int, total: int) -> None:
+        """Say where a long phase is, now and then."""
+        if time.monotonic() - self._said > _QUIET_S:
+            self._said = time.monotonic()
+            self._say(f"  {self._phase}: step {done} of {total}")
+
+    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
+        """One line for a trial."""
+        of = "" if planned is None else f"/{planned}"
+        left = "" if left_s is None else f", {_duration(left_s)} left"
+        self._say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        spent = time.monotonic() - self._started
+        sys.stderr.write(f"[{_duration(spent):>7}] {text}\n")
+        sys.stderr.flush()
+
+
+class LiveView:
+    """A panel that is redrawn: counts, the best so far, what runs now, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._started = time.monotonic()
+        self._phase = ""
+        self._steps = (0, 0)
+        self._states: Counter[str] = Counter()
+        self._best: Record | None = None
+        self._planned: int | None = None
+        self._left_s: float | None = None
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def phase(self, text: str) -> None:
+        """Show what runs now."""
+        self._phase, self._steps = text, (0, 0)
+        self._draw()
+
+    def step(self, done: int, total: int) -> None:
+        """Move the bar."""
+        self._steps = (done, total)
+        self._draw()
+
+    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
+        """Count a trial."""
+        self._states[record.state] += 1
+        self._planned, self._left_s = planned, left_s
+        if record.state == "completed" and _better(record, self._best):
+            self._best = record
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """Print above the panel."""
+        self._live.console.print(Text(text))
+
+    def _draw(self) -> None:
+        done = sum(self._states.values())
+        grid = Table.grid(padding=(0, 2))
+        of = "" if self._planned is None else f" of {self._planned}"
+        left = "" if self._left_s is None else f", about {_duration(self._left_s)} left"
+        grid.add_row("trials", f"{done}{of}, {_duration(time.monotonic() - self._started)}{left}")
+        states = ", ".join(
+            f"{count} {state.replace('_', ' ')}" for state, count in sorted(self._states.items())
+        )
+        grid.add_row("ended", states or "none yet")
+        best = "none yet" if self._best is None else trial_text(self._best)
+        grid.add_row("best", best)
+        grid.add_row("now", Text(self._phase))
+        done_steps, total = self._steps
+        bar = ProgressBar(total=max(1, total), completed=done_steps, width=40)
+        self._live.update(Group(grid, bar))
+
+
+def trial_text(record: "Record") -> str:
+    """A trial in one line."""
+    parts = [f"{record.knobs.backbone} {record.knobs.input_px} px", record.state.replace("_", " ")]
+    if record.accuracy is not None:
+        parts.append(f"accuracy {100 * record.accuracy:.1f} %")
+    if record.cost is not None:
+        parts.append(f"{record.cost.latency_ms.value:.3g} ms predicted")
+    if record.reason:
+        parts.append(record.reason)
+    return ", ".join(parts)
+
+
+def _better(record: "Record", best: "Record | None") -> bool:
+    if best is None or best.accuracy is None or record.accuracy is None:
+        return True
+    return record.accuracy > best.accuracy
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

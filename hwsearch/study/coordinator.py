@@ -1,0 +1,313 @@
+"""A whole run: the only writer of its folder, from settings to a reported front."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.data.sources import load_data
+from hwsearch.errors import (
+    NothingFitsError,
+    RunError,
+    RunInterrupted,
+    RunLockedError,
+    TrialsFailedError,
+)
+from hwsearch.report.make import make_report
+from hwsearch.report.stored import FrontFile
+from hwsearch.space.knobs import Knobs, dense
+from hwsearch.study.admission import admission
+from hwsearch.study.finalize import Final as FinalResult
+from hwsearch.study.finalize import baseline_candidates, finalists, finalize
+from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
+from hwsearch.study.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.preflight import Checked
+from hwsearch.study.progress import Watcher
+from hwsearch.study.records import Record
+from hwsearch.study.storage import StudyStore
+from hwsearch.study.trial import Trial
+from hwsearch.study.workbench import Workbench
+
+#: Proposals in a row that are networks evaluated before: the space is exhausted.
+_EXHAUSTED: Final = 60
+#: Failed trials that are tolerated, beside a fifth of all.
+_TOLERATED_FAILURES: Final = 3
+#: Networks fine-tuned at the end, for estimating the time that must be kept for it.
+_EXPECTED_FINALS: Final = 11
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run folder and the work on it.
+
+    Attributes:
+        folder: exists.
+        command: as the user typed it, for the report.
+    """
+
+    checked: Checked
+    folder: Path
+    command: str
+    watcher: Watcher
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    earlier_wall_s: dict[str, float] = field(default_factory=dict)
+
+    def execute(self) -> FrontFile:
+        """Search, finalize, write and report.
+
+        Raises:
+            NothingFitsError: no candidate meets the budget; the report is written all the same.
+            RunLockedError: another process works on the folder.
+            RunInterrupted: the user stopped it.
+            TrialsFailedError: too many trials failed.
+        """
+        self._begin = time.monotonic()
+        with _locked(self.folder):
+            self.watcher.phase(f"reading {self.checked.settings.data}")
+            start = time.perf_counter()
+            data = self._load()
+            self._bench = Workbench(
+                self.checked.settings,
+                self.checked.profile,
+                data,
+                on_phase=self.watcher.phase,
+                on_step=self.watcher.step,
+            )
+            self._bench.wall_s["data"] = time.perf_counter() - start
+            with self._bench.timed("storage"):
+                self._store = StudyStore(
+                    self.folder,
+                    space=self.checked.settings.space,
+                    quantities=self.checked.settings.quantities,
+                    seed=self.checked.settings.seed,
+                    fingerprint=self._fingerprint(),
+                )
+            self._write_progress(finished=None)
+            try:
+                return self._search_and_finalize()
+            except KeyboardInterrupt:
+                self._write_progress(finished=None)
+                raise RunInterrupted(
+                    f"interrupted after {len(self._store.records())} trials; "
+                    f"continue with: hwsearch run --resume {self.folder}"
+                ) from None
+
+    # -- the course of a run ----------------------------------------------------------------------
+
+    def _search_and_finalize(self) -> FrontFile:
+        settings, bench = self.checked.settings, self._bench
+        self.watcher.phase("what the budget can reach")
+        least = reachable(bench)
+        if not least.admitted:
+            return self._nothing_fits(
+                empty_front(bench, least, []), reachable_text(least, settings)
+            )
+        self._store.enqueue(self._first_knobs())
+        self._search()
+        records = self._store.records()
+        chosen = finalists(records, bench)
+        if not chosen:
+            text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
+            return self._nothing_fits(empty_front(bench, least, records), text)
+        front, notes = self._finalize(chosen)
+        write_front(self.folder, front)
+        kept = {model.trial for model in front.front}
+        done = [replace(r, state="finalized") if r.trial in kept else r for r in records]
+        self._write_progress(finished=datetime.now(UTC), records=done)
+        for note in notes:
+            self.watcher.note(note)
+        with bench.timed("report"):
+            make_report(self.folder)
+        self._write_progress(finished=datetime.now(UTC), records=done)
+        return front
+
+    def _search(self) -> None:
+        records = self._store.records()
+        repeats = 0
+        while not self._enough(records, repeats):
+            trial, knobs = self._ask()
+            self.watcher.phase(f"trial {trial.number}: {knobs.backbone} at {knobs.input_px} px")
+            work = Trial(
+                number=trial.number, bench=self._bench, history=records, on_step=self.watcher.step
+            )
+            record = work.run(knobs)
+            with self._bench.timed("storage"):
+                self._tell(trial, record)
+            records.append(record)
+            repeats = repeats + 1 if record.state == "duplicate" else 0
+            self.watcher.trial(
+                record,
+                planned=self.checked.settings.trial_count,
+                left_s=self._left_s(records),
+            )
+            _check_failures(records)
+
+    def _ask(self) -> "tuple[object, Knobs]":
+        with self._bench.timed("sampler"):
+            return self._store.ask()
+
+    def _tell(self, trial: object, record: Record) -> None:
+        settings, bench = self.checked.settings, self._bench
+        assert record.cost is not None
+        admitted = admission(record.cost, settings.budgets, settings.confidence)
+        values = None
+        if record.accuracy is not None and record.state != "failed" and admitted.admitted:
+            values = (record.accuracy, *bench.values(record.cost))
+        self._store.tell(trial, record, values, admitted.violations)
+
+    def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, list[str]]:
+        bench = self._bench
+        baselines = baseline_candidates(chosen, bench)
+        candidates = [r.candidate for r in chosen if r.candidate is not None]
+        trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
+        folders = {
+            **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
+               for label, candidate in baselines},
+            **{key: f"trial_{number:04d}" for key, number in trials.items()},
+        }  # fmt: skip
+
+        def keep(final: FinalResult, model: object) -> None:
+            network = bench.describe(final.candidate)
+            write_model(self._model_folder(folders, final), model, network, bench.predictor)
+            self._store.set_final(final.candidate.id, final.to_json())
+
+        done = {key: FinalResult.from_json(text) for key, text in self._store.finals().items()}
+        finals = finalize(
+            [*candidates, *(candidate for _, candidate in baselines)],
+            done,
+            bench,
+            on_phase=self.watcher.phase,
+            on_step=self.watcher.step,
+            on_final=keep,
+        )
+        return make_front(bench, chosen, baselines, finals, folders)
+
+    def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
+        write_front(self.folder, front)
+        self._write_progress(finished=datetime.now(UTC))
+        make_report(self.folder)
+        raise NothingFitsError(f"{text}; report in {self.folder}")
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _model_folder(self, folders: dict[str, str], final: FinalResult) -> Path:
+        return self.folder / "models" / folders[final.candidate.id]
+
+    def _load(self) -> DataSet:
+        settings = self.checked.settings
+        return load_data(
+            settings.data,
+            px=max(settings.space.input_px),
+            seed=settings.seed,
+            root=None if settings.data_root is None else Path(settings.data_root),
+            download=settings.download,
+            flip=settings.flip,
+        )
+
+    def _first_knobs(self) -> list[Knobs]:
+        """Dense networks at their cheapest bits, a few, so that every search has an anchor."""
+        settings = self.checked.settings
+        planned = settings.trial_count or settings.space.trials
+        px = min(settings.space.input_px)
+        first = settings.space.backbones[: planned // 10]
+        return [replace(dense(backbone.name, px), saving=1.0) for backbone in first]
+
+    def _enough(self, records: Sequence[Record], repeats: int) -> bool:
+        planned = self.checked.settings.trial_count
+        if planned is not None and len(records) >= planned:
+            return True
+        if repeats >= _EXHAUSTED:
+            self.watcher.note(f"the last {repeats} proposals were known networks; search ended")
+            return True
+        limit = self.checked.settings.time_limit_s
+        if limit is None:
+            return False
+        trained = [record.train_s for record in records if record.train_s > 0]
+        longest = max(trained[-10:], default=0.0)
+        return self._spent_s() + longest + self._finalize_s(records) > limit
+
+    def _left_s(self, records: Sequence[Record]) -> float | None:
+        settings = self.checked.settings
+        if settings.time_limit_s is not None:
+            return max(0.0, settings.time_limit_s - self._spent_s())
+        if settings.trial_count is None or not records:
+            return None
+        mean = sum(record.train_s for record in records) / len(records)
+        return mean * (settings.trial_count - len(records)) + self._finalize_s(records)
+
+    def _finalize_s(self, records: Sequence[Record]) -> float:
+        """Time that finalization will take, from the time of the trials so far."""
+        training = self.checked.settings.space.training
+        full = [record.train_s for record in records if len(record.scores) > 2]
+        if not full:
+            return 0.0
+        mean = sum(full) / len(full)
+        return _EXPECTED_FINALS * mean * training.final_steps / training.rung_steps[-1]
+
+    def _spent_s(self) -> float:
+        return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())
+
+    def _fingerprint(self) -> str:
+        return self.checked.settings.fingerprint(
+            profile_hash=self.checked.profile.profile_hash,
+            data_hash=self._bench.data.content_hash,
+        )
+
+    def _write_progress(
+        self, *, finished: datetime | None, records: Sequence[Record] | None = None
+    ) -> None:
+        records = self._store.records() if records is None else records
+        wall_s = dict(self.earlier_wall_s)
+        for phase, seconds in self._bench.wall_s.items():
+            wall_s[phase] = wall_s.get(phase, 0.0) + seconds
+        total = time.monotonic() - self._begin
+        wall_s["other"] = wall_s.get("other", 0.0) + max(
+            0.0, total - sum(self._bench.wall_s.values())
+        )
+        write_trials(self.folder, records)
+        write_run(
+            self.folder,
+            self.checked.settings,
+            self.checked.profile,
+            command=self.command,
+            fingerprint=self._fingerprint(),
+            data=self._bench.data.describe(),
+            started=self.started,
+            finished=finished,
+            wall_s=wall_s,
+            records=records,
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder; the kernel lets go of it if this process is killed."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLockedError(
+            f"another process works on {folder}; wait for it, or stop it"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({error.strerror}); give another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_failures(records: Sequence[Record]) -> None:
+    failed = [record for record in records if record.state == "failed"]
+    if len(failed) > max(_TOLERATED_FAILURES, len(records) // 5):
+        raise TrialsFailedError(
+            f"{len(failed)} of {len(records)} trials failed, the last one with: {failed[-1].reason}"
+        )

@@ -1,0 +1,162 @@
+"""After the search: the best trials and the baselines are fine-tuned fully and scored again.
+
+The score is taken on held-out data that no decision of the search has looked at.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from torch import nn
+
+from hwsearch.accuracy.ladder import advance, held_out_score, inherit, validation_score
+from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.space.candidate import Candidate, canonical_json
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.front import non_dominated
+from hwsearch.study.records import Record
+from hwsearch.study.settings import derived_seed
+from hwsearch.study.trial import FINE_TUNING_RATE
+from hwsearch.study.workbench import BASELINES, Workbench
+
+#: Scores of the search are short and noisy, so more than its own front is taken, within reason.
+_LEAST: Final = 6
+_MOST: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """Scores of a fully fine-tuned network."""
+
+    candidate: Candidate
+    validation: Score
+    held_out: Score
+    train_s: float
+
+    def to_json(self) -> str:
+        """Canonical JSON, for the study."""
+        return canonical_json(
+            {
+                "candidate": self.candidate.to_json(),
+                "validation": [self.validation.correct, self.validation.total],
+                "held_out": [self.held_out.correct, self.held_out.total],
+                "train_s": self.train_s,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``to_json`` wrote."""
+        data = json.loads(text)
+        return cls(
+            candidate=Candidate.from_json(data["candidate"]),
+            validation=Score(correct=data["validation"][0], total=data["validation"][1]),
+            held_out=Score(correct=data["held_out"][0], total=data["held_out"][1]),
+            train_s=data["train_s"],
+        )
+
+
+def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
+    """The completed trials that may be on the front: its layers from the outside in.
+
+    At least 6 (if there are as many) and at most 8, evenly spaced by cost when a layer has more.
+    """
+    left = [record for record in records if record.state == "completed"]
+    chosen: list[Record] = []
+    while left and len(chosen) < _LEAST:
+        layer = [left[at] for at in non_dominated([_point(record, bench) for record in left])]
+        room = _MOST - len(chosen)
+        ordered = sorted(layer, key=lambda record: (_point(record, bench)[1:], record.trial))
+        chosen += _spaced(ordered, room)
+        taken = {record.trial for record in layer}
+        left = [record for record in left if record.trial not in taken]
+    return sorted(chosen, key=lambda record: record.trial)
+
+
+def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:
+    """Dense fp32 and uniform int8 of each backbone among the finalists.
+
+    At the input size that the finalists of that backbone use most (the smaller on a tie).
+    """
+    found = []
+    for name in dict.fromkeys(record.knobs.backbone for record in chosen):
+        sizes = [record.knobs.input_px for record in chosen if record.knobs.backbone == name]
+        px = min(set(sizes), key=lambda size: (-sizes.count(size), size))
+        for label, bits in BASELINES:
+            found.append((label, bench.baseline(Knobs(backbone=name, input_px=px), bits)))
+    return found
+
+
+def finalize(
+    candidates: Sequence[Candidate],
+    done: Mapping[str, Final],
+    bench: Workbench,
+    *,
+    on_phase: Callable[[str], None],
+    on_step: Callable[[int, int], None],
+    on_final: Callable[[Final, nn.Module], None],
+) -> dict[str, Final]:
+    """Fine-tune and score every candidate once.
+
+    Args:
+        done: finished earlier (a resumed run); these are not trained again.
+        on_final: is called with each new result and its network, to be stored at once.
+
+    Returns:
+        The result of each candidate by id.
+    """
+    finals = dict(done)
+    wanted = {candidate.id: candidate for candidate in candidates}
+    missing = [candidate for key, candidate in wanted.items() if key not in finals]
+    for position, candidate in enumerate(missing, start=1):
+        on_phase(
+            f"fine-tuning {position} of {len(missing)}: {candidate.backbone} at "
+            f"{candidate.input_px} px"
+        )
+        finals[candidate.id] = _final(candidate, bench, on_step, on_final)
+    return finals
+
+
+def _final(
+    candidate: Candidate,
+    bench: Workbench,
+    on_step: Callable[[int, int], None],
+    on_final: Callable[[Final, nn.Module], None],
+) -> Final:
+    training = bench.settings.space.training
+    before = bench.wall_s.get("finalize", 0.0)
+    with bench.timed("finalize"):
+        model = inherit(bench.plan(candidate), bench.data, batch_size=training.batch_size)
+        recipe = Recipe(
+            steps=training.final_steps,
+            batch_size=training.batch_size,
+            learning_rate=FINE_TUNING_RATE,
+            seed=derived_seed(bench.settings.seed, candidate.id, "final"),
+        )
+        advance(model, bench.data, candidate.input_px, recipe, on_step=on_step)
+        validation = validation_score(model, bench.data, candidate.input_px)
+        held_out = held_out_score(model, bench.data, candidate.input_px)
+    final = Final(
+        candidate=candidate,
+        validation=validation,
+        held_out=held_out,
+        train_s=bench.wall_s["finalize"] - before,
+    )
+    on_final(final, model)
+    return final
+
+
+def _point(record: Record, bench: Workbench) -> tuple[float, ...]:
+    assert record.cost is not None
+    assert record.accuracy is not None
+    return (1.0 - record.accuracy, *bench.values(record.cost))
+
+
+def _spaced(ordered: list[Record], room: int) -> list[Record]:
+    """At most ``room`` of a list, both ends included, evenly spaced."""
+    if len(ordered) <= room:
+        return ordered
+    if room == 1:
+        return [ordered[-1]]
+    return [ordered[round(at * (len(ordered) - 1) / (room - 1))] for at in range(room)]

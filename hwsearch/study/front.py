@@ -1,0 +1,127 @@
+"""The front: which trials no other beats, which of them to pick, and what to say about it."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hwsearch.hardware.predictor import Cost
+from hwsearch.report.stored import BaselineEntry, ModelEntry
+from hwsearch.study.admission import Admission, upper_of
+from hwsearch.units import Budget, Quantity, format_quantity
+
+EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
+
+
+def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Positions of the points that no other dominates; all objectives go down.
+
+    One point dominates another if it is no worse in any objective and better in one. Of equal
+    points the first stays. Empty in, empty out.
+
+    Args:
+        points: tuples of one length; NaN is refused.
+
+    Raises:
+        ValueError: a NaN, which would be neither better nor worse than anything.
+    """
+    if any(value != value for point in points for value in point):
+        raise ValueError("a NaN has no rank")
+    kept = []
+    for at, point in enumerate(points):
+        beaten = any(
+            all(a <= b for a, b in zip(other, point, strict=True))
+            and (other != point or position < at)
+            for position, other in enumerate(points)
+            if position != at
+        )
+        if not beaten:
+            kept.append(at)
+    return kept
+
+
+def objectives(
+    entry: ModelEntry | BaselineEntry, quantities: Sequence[Quantity]
+) -> tuple[float, ...]:
+    """What is minimized: the error rate, then each cost."""
+    values = [1.0 - entry.accuracy]
+    for quantity in quantities:
+        cost = entry.cost(quantity)
+        if cost is None:
+            raise ValueError(f"{entry.backbone} has no {quantity}, which the search brings down")
+        values.append(cost.value)
+    return tuple(values)
+
+
+def never_worse(
+    models: Sequence[ModelEntry],
+    baselines: Sequence[BaselineEntry],
+    quantities: Sequence[Quantity],
+) -> tuple[list[ModelEntry], list[tuple[ModelEntry, str]]]:
+    """The front of the models, less those that a baseline beats.
+
+    Returns:
+        What is offered, cheapest first, and what is not, with the reason.
+    """
+    kept = {models[at].trial for at in non_dominated([objectives(m, quantities) for m in models])}
+    offered, refused = [], []
+    for model in models:
+        better = next((b for b in baselines if _beats(b, model, quantities)), None)
+        if better is not None:
+            refused.append((model, f"the baseline {better.name} of {better.backbone} is better"))
+        elif model.trial not in kept:
+            refused.append((model, "another model of the front is better"))
+        else:
+            offered.append(model)
+    offered.sort(key=lambda model: (model.latency_ms.value, model.trial))
+    return offered, refused
+
+
+def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:
+    """The most accurate model; of equally accurate ones the fastest. None for an empty front."""
+    if not front:
+        return None
+    return min(front, key=lambda m: (-m.accuracy, m.latency_ms.value, m.trial))
+
+
+def pick_reason(
+    front: Sequence[ModelEntry], picked: ModelEntry | None, budgets: Sequence[Budget]
+) -> str:
+    """One sentence for the report."""
+    if picked is None:
+        return "nothing met the budget"
+    limits = " and ".join(budget.text for budget in budgets)
+    rivals = [m for m in front if m.trial != picked.trial and m.accuracy_ci95[1] >= picked.accuracy]
+    text = f"trial {picked.trial} is the most accurate of {len(front)} that meet {limits}"
+    if rivals:
+        fastest = min(rivals, key=lambda m: m.latency_ms.value)
+        text += (
+            f"; trial {fastest.trial} is faster ({format_quantity('latency', fastest.latency_ms.value)})"
+            " and within the uncertainty of its accuracy"
+        )
+    return text
+
+
+def notes(
+    picked: ModelEntry | None,
+    cost: Cost | None,
+    admitted: Admission | None,
+    budgets: Sequence[Budget],
+    confidence: float,
+) -> list[str]:
+    """What the user should know: budgets that do not bind, and the tightest that still would."""
+    if picked is None or cost is None or admitted is None:
+        return []
+    texts = []
+    for budget in budgets:
+        # A pick that uses less than half of a budget was not limited by it.
+        if admitted.violations[budget.quantity] < -0.5:
+            tightest = upper_of(cost, budget.quantity, confidence)
+            texts.append(
+                f"the budget {budget.text} does not bind: the pick would still meet "
+                f"{format_quantity(budget.quantity, tightest)} at confidence {confidence:g}"
+            )
+    return texts
+
+
+def _beats(baseline: BaselineEntry, model: ModelEntry, quantities: Sequence[Quantity]) -> bool:
+    theirs, mine = objectives(baseline, quantities), objectives(model, quantities)
+    return all(a <= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine

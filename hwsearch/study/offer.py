@@ -1,0 +1,205 @@
+"""From fully trained networks to what is offered: ``front.json``, also when nothing fits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import kendalltau
+
+from hwsearch.hardware.predictor import Cost
+from hwsearch.report.stored import (
+    BaselineEntry,
+    BudgetEntry,
+    ClosestEntry,
+    FrontFile,
+    ModelEntry,
+    ProfileEntry,
+    ReachableEntry,
+)
+from hwsearch.space.candidate import Candidate
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.admission import Admission, admission, upper_of
+from hwsearch.study.finalize import Final
+from hwsearch.study.front import never_worse, notes, pick, pick_reason
+from hwsearch.study.output import entry
+from hwsearch.study.records import Record
+from hwsearch.study.settings import RunSettings
+from hwsearch.study.workbench import Workbench
+from hwsearch.units import CANONICAL_UNIT, Quantity, format_quantity
+
+#: Fewer pairs say nothing about a rank correlation.
+_LEAST_PAIRS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reachable:
+    """The least that any candidate of the space can cost.
+
+    Attributes:
+        admitted: whether some backbone can meet all budgets.
+        least: of each quantity with a budget, the smallest limit that could be met.
+        closest: knobs and cost of the smallest network that misses the budgets by the least.
+    """
+
+    admitted: bool
+    least: dict[Quantity, float]
+    closest: tuple[Knobs, Cost, Admission]
+
+
+def reachable(bench: Workbench) -> Reachable:
+    """Price the smallest network of every backbone at every input size."""
+    settings = bench.settings
+    points = []
+    for backbone in settings.space.backbones:
+        for px in settings.space.input_px:
+            knobs = Knobs(backbone=backbone.name, input_px=px)
+            cost, _ = bench.cheapest(knobs)
+            points.append((knobs, cost, admission(cost, settings.budgets, settings.confidence)))
+    return Reachable(
+        admitted=any(admitted.admitted for _, _, admitted in points),
+        least={
+            budget.quantity: min(
+                upper_of(cost, budget.quantity, settings.confidence) for _, cost, _ in points
+            )
+            for budget in settings.budgets
+        },
+        closest=min(points, key=lambda point: point[2].worst),
+    )
+
+
+def reachable_text(least: Reachable, settings: RunSettings) -> str:
+    """One line: what was asked, and the least that this space reaches on this target."""
+    asked = " and ".join(budget.text for budget in settings.budgets)
+    parts = [f"{format_quantity(q, value)} ({q})" for q, value in least.least.items()]
+    return (
+        f"no candidate of space '{settings.space.name}' meets {asked} on {settings.target} at "
+        f"confidence {settings.confidence:g}; the least that is reachable is {' and '.join(parts)}"
+    )
+
+
+def make_front(
+    bench: Workbench,
+    chosen: Sequence[Record],
+    baselines: Sequence[tuple[str, Candidate]],
+    finals: Mapping[str, Final],
+    folders: Mapping[str, str],
+) -> tuple[FrontFile, list[str]]:
+    """Score, guard and pick.
+
+    Returns:
+        The file, and notes about models that were dropped.
+    """
+    settings = bench.settings
+    models = []
+    for record in chosen:
+        assert record.candidate is not None
+        models.append(
+            ModelEntry(**_scored(bench, record.candidate, finals, folders, trial=record.trial))
+        )
+    base = [
+        BaselineEntry(name=label, **_scored(bench, candidate, finals, folders, trial=None))
+        for label, candidate in baselines
+    ]
+    offered, refused = never_worse(models, base, settings.quantities)
+    picked = pick(offered)
+    dropped = [f"trial {model.trial} is not offered: {reason}" for model, reason in refused]
+    said: list[str] = []
+    if picked is not None:
+        by_trial = {record.trial: record for record in chosen}
+        cost = by_trial[picked.trial].cost
+        assert cost is not None
+        admitted = admission(cost, settings.budgets, settings.confidence)
+        said = notes(picked, cost, admitted, settings.budgets, settings.confidence)
+    elif base:
+        said = ["no model beats the baselines; use the best baseline that meets the budget"]
+    return _file(
+        bench, offered, base, picked, [*said, *dropped], _tau(chosen, finals), None, None
+    ), dropped
+
+
+def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -> FrontFile:
+    """The file for a run in which nothing met the budget, with the closest point."""
+    knobs, cost, admitted = least.closest
+    _, network = bench.cheapest(knobs)
+    ratio = max(bench.settings.space.pruning.ratios)
+    candidate = Candidate.build(
+        backbone=knobs.backbone,
+        input_px=knobs.input_px,
+        pruning=(ratio,) * 4,
+        channels={},
+        bits={kernel.name: kernel.bits for kernel in network.weighted},
+    )
+    closest = ClosestEntry(**entry(candidate, cost, admitted, None, trial=None, layers=None))
+    minimum = {
+        quantity: ReachableEntry(value=value, unit=CANONICAL_UNIT[quantity])
+        for quantity, value in least.least.items()
+    }
+    said = [f"{len(records)} candidates were priced"] if records else []
+    return _file(bench, [], [], None, said, None, closest, minimum)
+
+
+def _scored(
+    bench: Workbench,
+    candidate: Candidate,
+    finals: Mapping[str, Final],
+    folders: Mapping[str, str],
+    *,
+    trial: int | None,
+) -> dict[str, object]:
+    cost = bench.price(candidate)
+    admitted = admission(cost, bench.settings.budgets, bench.settings.confidence)
+    layers = f"models/{folders[candidate.id]}/layers.csv"
+    return entry(
+        candidate, cost, admitted, finals[candidate.id].held_out, trial=trial, layers=layers
+    )
+
+
+def _tau(chosen: Sequence[Record], finals: Mapping[str, Final]) -> float | None:
+    """Kendall's tau between the last short score and the final validation score."""
+    short = [record.accuracy for record in chosen]
+    full = [finals[r.candidate.id].validation.accuracy for r in chosen if r.candidate is not None]
+    if len(short) < _LEAST_PAIRS or len(set(short)) < 2 or len(set(full)) < 2:
+        return None
+    return float(kendalltau(short, full).statistic)
+
+
+def _file(
+    bench: Workbench,
+    offered: Sequence[ModelEntry],
+    base: Sequence[BaselineEntry],
+    picked: ModelEntry | None,
+    said: Sequence[str],
+    tau: float | None,
+    closest: ClosestEntry | None,
+    minimum: dict[Quantity, ReachableEntry] | None,
+) -> FrontFile:
+    settings, profile = bench.settings, bench.profile
+    return FrontFile(
+        schema_version=1,
+        target=profile.name,
+        alias=settings.alias,
+        profile=ProfileEntry(
+            name=profile.name,
+            hash=profile.profile_hash,
+            evidence=profile.evidence,
+            runtime=f"{profile.runtime} {profile.runtime_version}",
+            power_mode=profile.power_mode,
+        ),
+        budgets=tuple(
+            BudgetEntry(
+                quantity=budget.quantity,
+                limit=budget.limit,
+                unit=budget.unit,
+                confidence=settings.confidence,
+            )
+            for budget in settings.budgets
+        ),
+        data=bench.data.describe(),
+        baselines=tuple(base),
+        pick=None if picked is None else picked.trial,
+        pick_reason=pick_reason(offered, picked, settings.budgets),
+        proxy_kendall_tau=tau,
+        notes=tuple(said),
+        front=tuple(offered),
+        closest=closest,
+        minimum_reachable=minimum,
+    )

@@ -1,0 +1,194 @@
+"""Writing a run folder: run.json, trials.csv, front.json and the networks of the front."""
+
+import csv
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from torch import nn
+
+from hwsearch.accuracy.training import Score
+from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.predictor import Cost, CostPredictor
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.report.stored import (
+    FRONT_FILE,
+    RUN_FILE,
+    TRIAL_COLUMNS,
+    TRIALS_FILE,
+    CountsEntry,
+    DataEntry,
+    FrontFile,
+    HostEntry,
+    RunFile,
+    RunProfileEntry,
+    replace_file,
+)
+from hwsearch.space.candidate import STAGES, Candidate
+from hwsearch.study.admission import Admission
+from hwsearch.study.records import Record, cost_entry
+from hwsearch.study.settings import RunSettings
+from hwsearch.study.storage import SAMPLER
+
+_VERSIONS: Final = (
+    "hwsearch", "torch", "timm", "torch-pruning", "optuna", "numpy", "scikit-learn", "torchvision",
+)  # fmt: skip
+
+
+def entry(
+    candidate: Candidate,
+    cost: Cost,
+    admitted: Admission,
+    held_out: Score | None,
+    *,
+    trial: int | None,
+    layers: str | None,
+) -> dict[str, Any]:
+    """The fields that models, baselines and the closest point share in ``front.json``."""
+    import json
+
+    return {
+        "trial": trial,
+        "backbone": candidate.backbone,
+        "input_px": candidate.input_px,
+        "depth": None if candidate.depth is None else json.loads(candidate.depth),
+        "width": None if candidate.width is None else json.loads(candidate.width),
+        "pruning": {
+            f"stage{stage}": ratio for stage, ratio in zip(STAGES, candidate.pruning, strict=True)
+        },
+        "weight_bits": {layer: bits.weight_bits for layer, bits in candidate.bits},
+        "activation_bits": {layer: bits.activation_bits for layer, bits in candidate.bits},
+        "accuracy": None if held_out is None else held_out.accuracy,
+        "accuracy_ci95": None if held_out is None else held_out.ci95,
+        "latency_ms": cost_entry(cost.latency_ms),
+        "energy_mj": None if cost.energy_mj is None else cost_entry(cost.energy_mj),
+        "size_bytes": cost.size_bytes,
+        "macs": cost.macs,
+        "meets_budget_probability": admitted.probability,
+        "artefact": None,
+        "verified": None,
+        "layers": layers,
+    }
+
+
+def write_front(folder: Path, front: FrontFile) -> None:
+    """Write ``front.json``."""
+    replace_file(folder / FRONT_FILE, (front.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_trials(folder: Path, records: Sequence[Record]) -> None:
+    """Write ``trials.csv``, one line for each trial in order."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, TRIAL_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow(record.row().model_dump())
+    replace_file(folder / TRIALS_FILE, text.getvalue().encode())
+
+
+def write_run(
+    folder: Path,
+    settings: RunSettings,
+    profile: HardwareProfile,
+    *,
+    command: str,
+    fingerprint: str,
+    data: Mapping[str, Any],
+    started: datetime,
+    finished: datetime | None,
+    wall_s: Mapping[str, float],
+    records: Sequence[Record],
+) -> None:
+    """Write ``run.json``."""
+    run = RunFile(
+        schema_version=1,
+        command=command,
+        configuration=settings.to_json(),
+        fingerprint=fingerprint,
+        versions={name: version(name) for name in _VERSIONS},
+        seed=settings.seed,
+        host=_host(),
+        data=DataEntry.model_validate(dict(data)),
+        profile=RunProfileEntry(
+            name=profile.name, hash=profile.profile_hash, evidence=profile.evidence
+        ),
+        started=started,
+        finished=finished,
+        wall_s={phase: round(seconds, 2) for phase, seconds in wall_s.items()},
+        counts=_counts(records),
+        sampler=SAMPLER,
+    )
+    replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_model(
+    folder: Path, model: nn.Module, network: NetworkDesc, predictor: CostPredictor
+) -> str:
+    """Write the weights and ``layers.csv`` of a network.
+
+    Args:
+        folder: of this network; made if it is not there.
+
+    Returns:
+        The path of ``layers.csv`` within the run folder.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()
+    }
+    replace_file(folder / "model.safetensors", save(state))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["layer", "kind", "stage", "in_channels", "out_channels", "weight_bits", "activation_bits",
+         "macs", "weight_bytes", "predicted_latency_ms", "predicted_energy_mj", "bound"]
+    )  # fmt: skip
+    for kernel, cost in zip(network.kernels, predictor.kernels(network), strict=True):
+        writer.writerow(
+            [kernel.name, kernel.kind.value, kernel.stage, kernel.in_channels, kernel.out_channels,
+             kernel.bits.weight_bits, kernel.bits.activation_bits, kernel.macs,
+             f"{kernel.weight_bytes:g}", f"{cost.latency_ms:.6g}",
+             "" if cost.energy_mj is None else f"{cost.energy_mj:.6g}", cost.bound]
+        )  # fmt: skip
+    replace_file(folder / "layers.csv", text.getvalue().encode())
+    return f"{folder.parent.name}/{folder.name}/layers.csv"
+
+
+def _counts(records: Sequence[Record]) -> CountsEntry:
+    states = [record.state for record in records]
+    return CountsEntry(
+        priced=sum(record.cost is not None for record in records),
+        over_budget=states.count("over_budget"),
+        trained=sum(bool(r.scores) and r.state != "duplicate" for r in records),
+        stopped=states.count("stopped"),
+        completed=states.count("completed") + states.count("finalized"),
+        duplicates=states.count("duplicate"),
+        failed=states.count("failed"),
+    )
+
+
+def _host() -> HostEntry:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return HostEntry(
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        memory_gb=round(pages / 1e9, 1),
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,142 @@
+"""Checks that need neither torch nor data in memory, so that a mistake is answered at once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from hwsearch.accuracy.data.sources import check_data
+from hwsearch.errors import RunError
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.targets import load_profile, resolve
+from hwsearch.report.stored import RUN_FILE
+from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
+from hwsearch.study.admission import check_energy
+from hwsearch.study.settings import RunSettings
+from hwsearch.units import parse_budgets, parse_duration_s
+
+Weights = Literal["auto", "pretrained", "scratch"]
+
+#: Settings of ``--set`` that are not of the search space.
+_OWN_SETTINGS: Final = ("weights", "data_root", "flip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Settings that passed, with the profile that they name."""
+
+    settings: RunSettings
+    profile: HardwareProfile
+
+
+def check(
+    *,
+    target: str,
+    budgets: tuple[str, ...],
+    data: str,
+    space: str | Path,
+    trials: int | None,
+    time_limit: str | None,
+    confidence: float,
+    seed: int,
+    download: bool,
+    settings: Mapping[str, str],
+) -> Checked:
+    """Read and check what was asked for; takes no torch, no data in memory, no folder.
+
+    Raises:
+        UserError: something given cannot be used.
+    """
+    parse_budgets(budgets)
+    own = {key: text for key, text in settings.items() if key in _OWN_SETTINGS}
+    of_space = {key: text for key, text in settings.items() if key not in own}
+    if not 0 < confidence < 1:
+        raise RunError(f"confidence {confidence:g} is not between 0 and 1; give one such as 0.9")
+    if trials is not None and trials < 1:
+        raise RunError(f"{trials} trials is too few; give at least 1")
+    name, by_alias = resolve(target)
+    made = RunSettings(
+        target=target if target.endswith((".yaml", ".yml")) else name,
+        alias=target if by_alias else None,
+        budget_texts=budgets,
+        confidence=confidence,
+        data=data,
+        data_root=own.get("data_root"),
+        flip=_flag("flip", own.get("flip")),
+        space=apply_settings(load_space(space), of_space),
+        trials=trials,
+        time_limit_s=None if time_limit is None else parse_duration_s(time_limit),
+        seed=seed,
+        weights=_weights(own.get("weights", "auto")),
+        download=download,
+    )
+    return preflight(made)
+
+
+def preflight(settings: RunSettings) -> Checked:
+    """Check settings against the profile and what is on disk.
+
+    Raises:
+        UserError: a budget, target, bit-width, data set or weights file that cannot be used.
+    """
+    budgets = settings.budgets
+    profile = load_profile(settings.target)
+    check_energy(profile, budgets)
+    check_space_bits(settings.space, profile)
+    root = None if settings.data_root is None else Path(settings.data_root)
+    check_data(settings.data, root, download=settings.download)
+    return Checked(settings=settings, profile=profile)
+
+
+def check_space_bits(space: SearchSpace, profile: HardwareProfile) -> None:
+    """Refuse widths that a space asks for by number and that the target does not offer.
+
+    Raises:
+        TargetError: naming what is legal.
+    """
+    if space.weight_bits == "target" and space.activation_bits == "target":
+        return
+    offered = {bits for kind in profile.kernels.by_kind for bits in profile.legal_bits(kind)}
+    weights = space.weight_bits
+    activations = space.activation_bits
+    profile.check_bits(
+        {bits.weight_bits for bits in offered} if weights == "target" else set(weights),
+        {bits.activation_bits for bits in offered} if activations == "target" else set(activations),
+    )
+
+
+def stored_run(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` of an interrupted run says.
+
+    Raises:
+        RunError: the folder holds no run of this version.
+    """
+    path = folder / RUN_FILE
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no run to resume ({RUN_FILE} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); start a new run") from None
+    if not isinstance(stored, dict) or stored.get("schema_version") != 1:
+        raise RunError(f"{path} was written by another version of hwsearch; use that one")
+    return stored
+
+
+def _weights(text: str) -> Weights:
+    for policy in get_args(Weights):
+        if text == policy:
+            return policy  # type: ignore[no-any-return]
+    raise RunError(
+        f"weights '{text}' is not auto, pretrained or scratch; a file goes into the space: "
+        "weights: PATH of a backbone"
+    )
+
+
+def _flag(name: str, text: str | None) -> bool | None:
+    if text is None:
+        return None
+    if text not in {"true", "false"}:
+        raise RunError(f"{name}={text} is not true or false")
+    return text == "true"

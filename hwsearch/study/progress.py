@@ -1,0 +1,37 @@
+"""What a run tells whoever watches it; the command line draws it, the API may ignore it."""
+
+from typing import Protocol
+
+from hwsearch.study.records import Record
+
+
+class Watcher(Protocol):
+    """Receives what happens, in order; it must not raise."""
+
+    def phase(self, text: str) -> None:
+        """Something longer begins."""
+
+    def step(self, done: int, total: int) -> None:
+        """An optimizer step of the current phase is done."""
+
+    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+        """A trial ended; ``planned`` trials in all, about ``left_s`` seconds left."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def phase(self, text: str) -> None:
+        """Ignore."""
+
+    def step(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""

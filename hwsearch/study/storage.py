@@ -1,0 +1,154 @@
+"""The Optuna study of a run: proposals, records and their order. The only truth about trials."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import optuna
+from optuna.trial import TrialState
+from sqlalchemy.engine import URL
+
+from hwsearch.errors import HostError, RunError
+from hwsearch.space.knobs import Choice, Knobs, knob_choices
+from hwsearch.space.search_space import SearchSpace
+from hwsearch.study.records import Record
+from hwsearch.study.settings import derived_seed
+from hwsearch.units import Quantity
+
+STUDY_FILE: Final = "study.db"
+SAMPLER: Final = "TPESampler(multivariate=True)"
+
+_RECORD, _FINAL, _FINGERPRINT = "record", "final:", "fingerprint"
+_NAME: Final = "hwsearch"
+
+
+class StudyStore:
+    """Asks for knobs, takes records, and remembers both in the run folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        space: SearchSpace,
+        quantities: Sequence[Quantity],
+        seed: int,
+        fingerprint: str,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._choices = knob_choices(space)
+        self._seed = seed
+        self._study = _open(folder / STUDY_FILE, len(quantities))
+        stored = self._study.user_attrs.get(_FINGERPRINT)
+        if stored is None:
+            self._study.set_user_attr(_FINGERPRINT, fingerprint)
+        elif stored != fingerprint:
+            raise RunError(
+                f"the run in {folder} was made with other settings, data or profile; "
+                "start a new run, or put them back"
+            )
+        self._put_back_interrupted()
+
+    def records(self) -> list[Record]:
+        """Every trial that came to an end, in order."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [
+            Record.from_json(trial.user_attrs[_RECORD])
+            for trial in trials
+            if _RECORD in trial.user_attrs and trial.state.is_finished()
+        ]
+
+    def enqueue(self, knobs: Sequence[Knobs]) -> None:
+        """Have these tried first, if nothing was tried yet."""
+        if self._study.get_trials(deepcopy=False):
+            return
+        for each in knobs:
+            chosen = each.to_choices()
+            first = {name: options[0] for name, options in self._choices.items()}
+            self._study.enqueue_trial({**first, **chosen})
+
+    def ask(self) -> tuple[optuna.Trial, Knobs]:
+        """The next proposal.
+
+        The sampler is seeded by the run's seed and the number of trials, so that a run that was
+        interrupted goes on as it would have.
+        """
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(derived_seed(self._seed, "sampler", number))
+        trial = self._study.ask()
+        choices: dict[str, Choice] = {}
+        for name, options in self._choices.items():
+            value = trial.suggest_categorical(name, options)
+            if value is None:
+                raise RunError(f"the study holds no value for knob '{name}'; start a new run")
+            choices[name] = value
+        return trial, Knobs.from_choices(choices)
+
+    def tell(
+        self,
+        trial: optuna.Trial,
+        record: Record,
+        values: Sequence[float] | None,
+        violations: dict[Quantity, float],
+    ) -> None:
+        """Store the end of a trial.
+
+        Args:
+            values: accuracy and costs; None if the candidate was not trained.
+            violations: constraints, at most 0 where a budget holds.
+        """
+        for quantity, violation in violations.items():
+            trial.set_constraint(quantity, violation)
+        trial.set_user_attr(_RECORD, record.to_json())
+        if record.state == "failed":
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif values is None:
+            # Optuna's word for a trial without values; the constraints still teach the sampler.
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, list(values))
+
+    def finals(self) -> dict[str, str]:
+        """Stored results of finalization by candidate id."""
+        return {
+            key.removeprefix(_FINAL): str(text)
+            for key, text in self._study.user_attrs.items()
+            if key.startswith(_FINAL)
+        }
+
+    def set_final(self, candidate_id: str, text: str) -> None:
+        """Store a result of finalization."""
+        self._study.set_user_attr(f"{_FINAL}{candidate_id}", text)
+
+    def _put_back_interrupted(self) -> None:
+        """Close trials that a kill left running, and propose their knobs again first."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            if set(trial.params) == set(self._choices):
+                self._study.enqueue_trial(trial.params)
+
+
+def _open(path: Path, costs: int) -> optuna.Study:
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    try:
+        storage = optuna.storages.RDBStorage(url)
+        return optuna.create_study(
+            study_name=_NAME,
+            storage=storage,
+            directions=["maximize", *["minimize"] * costs],
+            sampler=_sampler(0),
+            load_if_exists=True,
+        )
+    except Exception as error:
+        # SQLAlchemy's errors have no common base with sqlite3's; all mean the same to the user.
+        line = str(error).strip().splitlines()[0]
+        raise HostError(
+            f"{path} cannot be opened as a study ({line}); check disk and file"
+        ) from error
+
+
+def _sampler(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        # Multivariate TPE has been "experimental" since 2020; it is chosen by measurement.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(multivariate=True, n_startup_trials=10, seed=seed)

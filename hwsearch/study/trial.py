@@ -1,0 +1,120 @@
+"""One trial, from knobs to a record. Read this first: it is the whole tool in one screen."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hwsearch.accuracy.ladder import advance, inherit, validation_score
+from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.errors import BackboneError
+from hwsearch.space.candidate import Candidate
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.admission import admission
+from hwsearch.study.records import Record
+from hwsearch.study.settings import derived_seed
+from hwsearch.study.workbench import Workbench
+
+#: Accuracy that a rung's score may still gain on a rival's: rung 0 ranks coarsely (Kendall 0.75 to
+#: the final accuracy), the step rungs better (0.84).
+_SLACK: Final = (0.05, 0.02)
+
+#: Learning rate of fine-tuning for a network that is already trained.
+FINE_TUNING_RATE: Final = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a trial works with.
+
+    Attributes:
+        history: records of the trials before it.
+        on_step: is called with each optimizer step.
+    """
+
+    number: int
+    bench: Workbench
+    history: Sequence[Record]
+    on_step: Callable[[int, int], None]
+
+    def run(self, knobs: Knobs) -> Record:
+        """Evaluate knobs; a network whose training fails is recorded, not raised."""
+        bench = self.bench
+        cost, _ = bench.cheapest(knobs)
+        bound = admission(cost, bench.settings.budgets, bench.settings.confidence)
+        if not bound.admitted:
+            return Record(
+                trial=self.number, state="over_budget", knobs=knobs, candidate=None, cost=cost,
+                probability=bound.probability, reason="even the smallest of this backbone",
+            )  # fmt: skip
+        candidate = bench.expand(knobs)
+        cost = bench.price(candidate)
+        admitted = admission(cost, bench.settings.budgets, bench.settings.confidence)
+        record = Record(
+            trial=self.number, state="completed", knobs=knobs, candidate=candidate, cost=cost,
+            probability=admitted.probability,
+        )  # fmt: skip
+        original = self._same(candidate)
+        if original is not None:
+            return replace(record, state="duplicate", original=original.trial,
+                            scores=original.scores, reason=f"same network as trial {original.trial}")  # fmt: skip
+        if not admitted.admitted:
+            return replace(record, state="over_budget", reason="predicted over the budget")
+        start = time.perf_counter()
+        with bench.timed("rungs"):
+            try:
+                record = self._climb(record, candidate)
+            except (BackboneError, RuntimeError) as error:
+                reason = " ".join(str(error).split())[:300]
+                record = replace(record, state="failed", scores=(), reason=reason)
+        return replace(record, train_s=time.perf_counter() - start)
+
+    def _climb(self, record: Record, candidate: Candidate) -> Record:
+        """Go up the ladder until a rung shows that others are better."""
+        training = self.bench.settings.space.training
+        data, px = self.bench.data, candidate.input_px
+        plan = self.bench.plan(candidate)
+        model = inherit(plan, data, batch_size=training.batch_size)
+        scores = [validation_score(model, data, px)]
+        done = 0
+        for rung, steps in enumerate(training.rung_steps):
+            rival = self._rival(record, rung, scores[-1])
+            if rival is not None:
+                reason = f"stopped at rung {rung}: trial {rival} is cheaper and more accurate"
+                return replace(record, state="stopped", scores=tuple(scores), reason=reason)
+            recipe = Recipe(
+                steps=steps - done,
+                batch_size=training.batch_size,
+                learning_rate=FINE_TUNING_RATE,
+                seed=derived_seed(self.bench.settings.seed, candidate.id, rung),
+            )
+            advance(model, data, px, recipe, on_step=self.on_step)
+            done = steps
+            scores.append(validation_score(model, data, px))
+        return replace(record, scores=tuple(scores))
+
+    def _same(self, candidate: Candidate) -> Record | None:
+        return next(
+            (
+                record
+                for record in self.history
+                if record.candidate is not None
+                and record.candidate.id == candidate.id
+                and record.state not in {"duplicate", "failed"}
+            ),
+            None,
+        )
+
+    def _rival(self, record: Record, rung: int, score: Score) -> int | None:
+        """A trial that costs no more in any objective and was clearly better at this rung."""
+        assert record.cost is not None
+        mine = self.bench.values(record.cost)
+        for other in self.history:
+            if other.cost is None or other.state == "duplicate" or len(other.scores) <= rung:
+                continue
+            theirs, their_score = self.bench.values(other.cost), other.scores[rung]
+            margin = _SLACK[rung] + (score.standard_error**2 + their_score.standard_error**2) ** 0.5
+            cheaper = all(a <= b for a, b in zip(theirs, mine, strict=True))
+            if cheaper and their_score.accuracy >= score.accuracy + margin:
+                return other.trial
+        return None

@@ -1,0 +1,320 @@
+"""What the trials of a run share: blueprints, base networks, importance and sensitivity.
+
+Everything is made when it is first needed, so a backbone that no candidate within the budget uses
+is never trained.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from hwsearch.accuracy.base_weights import BaseNetwork, base_network
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.ladder import Plan
+from hwsearch.accuracy.sensitivity import sensitivity_table
+from hwsearch.accuracy.training import Recipe
+from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.predictor import Cost, CostPredictor
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.blueprint import Blueprint, make_blueprint
+from hwsearch.nets.prune import channel_importance, least_important
+from hwsearch.space.bit_allocator import BitOption, allocate_bits
+from hwsearch.space.candidate import Candidate, canonical_json
+from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.admission import value_of
+from hwsearch.study.settings import RunSettings, derived_seed
+
+Importance = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A base network with what was learned about its channels and layers."""
+
+    base: BaseNetwork
+    importance: Importance
+    sensitivity: dict[int, dict[str, dict[LayerBits, float]]] = field(default_factory=dict)
+
+
+class Workbench:
+    """Expands knobs into candidates, prices them, and plans their networks.
+
+    Attributes:
+        wall_s: seconds spent so far, by phase.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        profile: HardwareProfile,
+        data: DataSet,
+        *,
+        on_phase: Callable[[str], None],
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        self.settings = settings
+        self.profile = profile
+        self.data = data
+        self.predictor = CostPredictor(profile, settings.confidence)
+        self.wall_s: dict[str, float] = {}
+        self._on_phase, self._on_step = on_phase, on_step
+        self._blueprints: dict[tuple[BackboneRef, int], Blueprint] = {}
+        self._prepared: dict[tuple[BackboneRef, int], Prepared] = {}
+        self._base_px: dict[tuple[BackboneRef, int], int] = {}
+
+    # -- shapes and cost, without weights ---------------------------------------------------------
+
+    def ref(self, knobs: Knobs | Candidate) -> BackboneRef:
+        """The backbone that knobs or a candidate name."""
+        entry = self.settings.space.backbone(knobs.backbone)
+        arguments: list[str] = []
+        for choices, text in ((entry.depth, knobs.depth), (entry.width, knobs.width)):
+            if choices is not None and text is not None:
+                arguments.append(f"{canonical_json(choices.argument)}:{text}")
+        return BackboneRef(
+            name=knobs.backbone,
+            classes=len(self.data.class_names),
+            stem_stride=entry.stem_stride,
+            arguments="{" + ",".join(sorted(arguments)) + "}",
+        )
+
+    def blueprint(self, knobs: Knobs | Candidate) -> Blueprint:
+        """Kernels and groups of the dense backbone."""
+        key = (self.ref(knobs), knobs.input_px)
+        if key not in self._blueprints:
+            with self.timed("trace"):
+                self._blueprints[key] = make_blueprint(*key)
+        return self._blueprints[key]
+
+    def cheapest(self, knobs: Knobs) -> tuple[Cost, NetworkDesc]:
+        """The least cost that any candidate of this backbone and input size can have.
+
+        The most pruned network, every layer at the bits that cost it least.
+        """
+        blueprint = self.blueprint(knobs)
+        ratio = max(self.settings.space.pruning.ratios)
+        groups = self._groups(blueprint, None)
+        kept = allocate_channels(groups, (ratio,) * 4, 0.0)
+        network = blueprint.describe(kept)
+        options = self._bit_options(network, None)
+        network = network.with_bits(allocate_bits(options, 1.0))
+        return self.predictor.predict(network), network
+
+    def price(self, candidate: Candidate) -> Cost:
+        """The predicted cost of a candidate."""
+        return self.predictor.predict(self.describe(candidate))
+
+    def describe(self, candidate: Candidate) -> NetworkDesc:
+        """The fused kernels of a candidate."""
+        blueprint = self.blueprint(candidate)
+        return blueprint.describe(candidate.channel_counts, candidate.layer_bits)
+
+    def baseline(self, backbone: Knobs, bits: LayerBits) -> Candidate:
+        """The dense network with the same bits in every layer."""
+        blueprint = self.blueprint(backbone)
+        return Candidate.build(
+            backbone=backbone.backbone,
+            input_px=backbone.input_px,
+            depth=backbone.depth,
+            width=backbone.width,
+            channels={group.name: group.channels for group in blueprint.graph.groups},
+            bits={kernel.name: bits for kernel in blueprint.trace.kernels if kernel.weighted},
+        )
+
+    # -- what needs base weights ------------------------------------------------------------------
+
+    def expand(self, knobs: Knobs) -> Candidate:
+        """Spread the knobs over channels and layers; trains the base network if there is none."""
+        blueprint = self.blueprint(knobs)
+        prepared = self.prepared(knobs)
+        with self.timed("allocate"):
+            groups = self._groups(blueprint, prepared.importance)
+            kept = allocate_channels(groups, knobs.prune, knobs.spread)
+            network = blueprint.describe(kept)
+        sensitivity = self._sensitivity(prepared, blueprint)
+        with self.timed("allocate"):
+            options = self._bit_options(network, sensitivity)
+            edges = {network.weighted[0].name, blueprint.trace.classifier}
+            bits = allocate_bits(
+                options, knobs.saving, protected=edges if knobs.protect_edges else ()
+            )
+        return Candidate.build(
+            backbone=knobs.backbone,
+            input_px=knobs.input_px,
+            depth=knobs.depth,
+            width=knobs.width,
+            pruning=knobs.prune,
+            channels=kept,
+            bits=bits,
+        )
+
+    def plan(self, candidate: Candidate) -> Plan:
+        """How to make a candidate's network from its base."""
+        prepared = self.prepared(candidate)
+        return Plan(
+            base=prepared.base.model,
+            blueprint=self.blueprint(candidate),
+            removed=least_important(prepared.importance, candidate.channel_counts),
+            bits=candidate.layer_bits,
+            scheme=self.profile.activation_quantization,
+        )
+
+    def prepared(self, knobs: Knobs | Candidate) -> Prepared:
+        """The trained base network behind knobs or a candidate."""
+        ref = self.ref(knobs)
+        px = self._base_input(ref, knobs.input_px)
+        key = (ref, px)
+        if key not in self._prepared:
+            self._on_phase(f"base weights of {ref.name} at {px} px")
+            with self.timed("base weights"):
+                base = self._base(ref, px)
+            with self.timed("allocate"):
+                at_base = make_blueprint(ref, px)
+                importance = channel_importance(base.model, at_base.trace, at_base.graph)
+            self._prepared[key] = Prepared(base=base, importance=importance)
+        return self._prepared[key]
+
+    def timed(self, phase: str) -> "_Timer":
+        """Add the time of a ``with`` block to a phase."""
+        return _Timer(self.wall_s, phase)
+
+    def _base(self, ref: BackboneRef, px: int) -> BaseNetwork:
+        training = self.settings.space.training
+        path = self.settings.space.backbone(ref.name).weights
+        return base_network(
+            ref,
+            self.data,
+            px,
+            Recipe(
+                steps=training.base_steps,
+                batch_size=training.batch_size,
+                seed=derived_seed(self.settings.seed, "base"),
+            ),
+            weights=self.settings.weights if path is None else Path(path),
+            download=self.settings.download,
+            on_step=self._on_step,
+        )
+
+    def _base_input(self, ref: BackboneRef, px: int) -> int:
+        """Networks that run at any size share base weights, trained at the smallest one."""
+        smallest = min(self.settings.space.input_px)
+        if (ref, px) not in self._base_px:
+            same = _shapes(build(ref, px, device="meta")) == _shapes(
+                build(ref, smallest, device="meta")
+            )
+            self._base_px[(ref, px)] = smallest if same else px
+        return self._base_px[(ref, px)]
+
+    def _groups(self, blueprint: Blueprint, importance: Importance | None) -> list[ChannelGroup]:
+        return [
+            ChannelGroup(
+                name=group.name,
+                stage=group.stage,
+                channels=group.channels,
+                importance=(1.0,) * group.channels
+                if importance is None
+                else tuple(float(score) for score in importance[group.name]),
+                granularity=self.profile.channel_granularity,
+            )
+            for group in blueprint.graph.groups
+        ]
+
+    def _sensitivity(
+        self, prepared: Prepared, blueprint: Blueprint
+    ) -> dict[str, dict[LayerBits, float]]:
+        px = blueprint.trace.input_px
+        if px not in prepared.sensitivity:
+            self._on_phase(f"sensitivity of {blueprint.ref.name} at {px} px, layer by layer")
+            options = {
+                kernel.name: self._offered(kernel.kind)
+                for kernel in blueprint.describe({}).weighted
+            }
+            with self.timed("sensitivity"):
+                prepared.sensitivity[px] = sensitivity_table(
+                    prepared.base,
+                    blueprint,
+                    options,
+                    self.data,
+                    scheme=self.profile.activation_quantization,
+                )
+        return prepared.sensitivity[px]
+
+    def _offered(self, kind: Any) -> tuple[LayerBits, ...]:  # noqa: ANN401
+        """Bits that the profile offers and the space admits; else the widest that it runs."""
+        legal = self.profile.legal_bits(kind)
+        admitted = tuple(bits for bits in legal if self.settings.space.admits(bits))
+        return admitted or legal[:1] or (FP32,)
+
+    def _bit_options(
+        self, network: NetworkDesc, sensitivity: Mapping[str, Mapping[LayerBits, float]] | None
+    ) -> dict[str, tuple[BitOption, ...]]:
+        """For every weighted layer, what each offered width costs and harms.
+
+        Cost is in shares of the budgets, so that latency, energy and size add up. Kernels without
+        weights count with the weighted kernel before them, whose activation bits they take.
+        """
+        offered = {kernel.name: self._offered(kernel.kind) for kernel in network.weighted}
+        widths = sorted({bits for options in offered.values() for bits in options}, reverse=True)
+        costs = {bits: self._layer_costs(network, offered, bits) for bits in widths}
+        return {
+            name: tuple(
+                BitOption(
+                    bits=bits,
+                    cost=costs[bits][name],
+                    sensitivity=0.0 if sensitivity is None else sensitivity[name][bits],
+                )
+                for bits in options
+            )
+            for name, options in offered.items()
+        }
+
+    def _layer_costs(
+        self, network: NetworkDesc, offered: Mapping[str, tuple[LayerBits, ...]], bits: LayerBits
+    ) -> dict[str, float]:
+        uniform = {
+            name: bits if bits in options else options[0] for name, options in offered.items()
+        }
+        priced = network.with_bits(uniform)
+        limits = {budget.quantity: budget.limit for budget in self.settings.budgets}
+        layer, costs = network.weighted[0].name, dict.fromkeys(uniform, 0.0)
+        for kernel, cost in zip(priced.kernels, self.predictor.kernels(priced), strict=True):
+            layer = kernel.name if kernel.name in costs else layer
+            if "latency" in limits:
+                costs[layer] += cost.latency_ms / limits["latency"]
+            if "energy" in limits and cost.energy_mj is not None:
+                costs[layer] += cost.energy_mj / limits["energy"]
+            if "size" in limits:
+                costs[layer] += kernel.weight_bytes / limits["size"]
+        return costs
+
+    def values(self, cost: Cost) -> tuple[float, ...]:
+        """The costs that the search brings down, in the order of the objectives."""
+        return tuple(value_of(cost, quantity) for quantity in self.settings.quantities)
+
+
+class _Timer:
+    def __init__(self, wall_s: dict[str, float], phase: str) -> None:
+        self._wall_s, self._phase, self._start = wall_s, phase, 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._wall_s[self._phase] = self._wall_s.get(self._phase, 0.0) + spent
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+#: The two baselines of every run: name in ``front.json`` and bits of every layer.
+BASELINES = (("dense-fp32", FP32), ("uniform-int8", INT8))

@@ -1,0 +1,250 @@
+import copy
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hwsearch.accuracy import sensitivity
+from hwsearch.accuracy.base_weights import BaseNetwork
+from hwsearch.accuracy.data.batches import normalized
+from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.sensitivity import mean_kl_nats, sensitivity_table
+from hwsearch.accuracy.training import Recipe, Score, calibration_batches, train
+from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.errors import BackboneError, HostError
+from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.blueprint import Blueprint, make_blueprint
+from hwsearch.nets.quantize import calibrate, quantize
+
+PX = 16
+REF = BackboneRef(name="resnet10t", classes=3, arguments='{"channels": [8, 8, 16, 16]}')
+W2A8, W4A4 = LayerBits(2, 8), LayerBits(4, 4)
+LAYERS = ("conv1.0", "layer1.0.conv1", "layer3.0.conv2", "fc")
+OPTIONS = dict.fromkeys(LAYERS, (W2A8, W4A4, INT8, FP32))
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count) % 3
+        images = torch.randint(0, 200, (count, 3, PX, PX), generator=generator)
+        images[torch.arange(count), labels] += 40
+        return Split(images=images.to(torch.uint8), labels=labels)
+
+    return make_data_set(
+        name="made up",
+        source="test",
+        class_names=("red", "green", "blue"),
+        splits=(split(96), split(40), split(3)),
+        flip=False,
+        shift_fraction=0.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def base(data: DataSet) -> BaseNetwork:
+    model = build(REF, PX)
+    train(model, data, PX, Recipe(steps=40, batch_size=32, learning_rate=0.05, seed=0))
+    return BaseNetwork(
+        model=model.eval(),
+        key="0123",
+        source="trained",
+        cached=False,
+        validation=Score(correct=1, total=2),
+        train_s=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def blueprint() -> Blueprint:
+    return make_blueprint(REF, PX)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    return tmp_path / "base"
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def by_hand(base: BaseNetwork, data: DataSet, layer: str, bits: LayerBits, count: int) -> float:
+    """From the definition, for a network in which nothing but this layer was ever quantized."""
+    images = normalized(data.validation.images[:count], data.mean, data.std)
+    model = copy.deepcopy(base.model)
+    quantize(model, {layer: bits}, "symmetric")
+    calibrate(model, calibration_batches(data, PX, batch_size=64, count=4))
+    with torch.no_grad():
+        p = torch.softmax(base.model(images).double(), 1).tolist()
+        q = torch.softmax(model(images).double(), 1).tolist()
+    total = 0.0
+    for row, other in zip(p, q, strict=True):
+        total += sum(a * math.log(a / b) for a, b in zip(row, other, strict=True) if a > 0)
+    return total / count
+
+
+@pytest.mark.parametrize("bits", [W2A8, W4A4, INT8, FP16], ids=str)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_table_is_that_of_the_definition(
+    layer: str, bits: LayerBits, base: BaseNetwork, blueprint: Blueprint, data: DataSet
+) -> None:
+    options = {**OPTIONS, layer: (bits,)}
+    table = sensitivity_table(base, blueprint, options, data, scheme="symmetric", pictures=30)
+    expected = by_hand(base, data, layer, bits, 30)
+    assert table[layer][bits] == pytest.approx(max(0.0, expected), rel=1e-3, abs=1e-9)
+
+
+def test_fewer_bits_hurt_more(base: BaseNetwork, blueprint: Blueprint, data: DataSet) -> None:
+    table = sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine")
+    assert list(table) == list(LAYERS)
+    for row in table.values():
+        assert list(row) == [W2A8, W4A4, INT8, FP32]
+        assert row[FP32] == 0
+        assert row[W2A8] > row[INT8] > 0
+        assert all(math.isfinite(value) for value in row.values())
+
+
+def test_base_is_left_as_it_was(base: BaseNetwork, blueprint: Blueprint, data: DataSet) -> None:
+    before = copy.deepcopy(base.model.state_dict())
+    sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine")
+    after = base.model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(module.training for module in base.model.modules())
+
+
+def test_batches_do_not_matter(
+    base: BaseNetwork,
+    blueprint: Blueprint,
+    data: DataSet,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine")
+    only_file(cache).unlink()
+    monkeypatch.setattr(sensitivity, "_BATCH_SIZE", 7)
+    parts = sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine")
+    for layer in LAYERS:
+        assert parts[layer] == pytest.approx(whole[layer], rel=0.02, abs=1e-7)
+
+
+def test_second_call_reads_what_the_first_wrote(
+    base: BaseNetwork, blueprint: Blueprint, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine")
+    monkeypatch.setattr(sensitivity, "_measure", lambda *_: pytest.fail("measured again"))
+    assert sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine") == first
+    more = sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine", pictures=999)
+    assert more == first  # there are only 40 pictures, so it is the same question
+
+
+def test_another_question_is_another_file(
+    base: BaseNetwork, blueprint: Blueprint, data: DataSet, cache: Path
+) -> None:
+    few = {"fc": (INT8,)}
+    sensitivity_table(base, blueprint, few, data, scheme="affine", pictures=4)
+    sensitivity_table(base, blueprint, few, data, scheme="symmetric", pictures=4)
+    sensitivity_table(base, blueprint, few, data, scheme="affine", pictures=5)
+    sensitivity_table(base, blueprint, {"fc": (W4A4,)}, data, scheme="affine", pictures=4)
+    sensitivity_table(base, make_blueprint(REF, 24), few, data, scheme="affine", pictures=4)
+    names = sorted(path.name for path in cache.iterdir())
+    assert len(names) == 5
+    assert all(name.startswith("0123.sensitivity-") for name in names)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"fc": {',
+        "[]",
+        '{"fc": {"W4A4": 0.1}}',
+        '{"fc": {"W8A8": -1}}',
+        '{"fc": {"W8A8": NaN}}',
+        '{"fc": {"W8A8": null}}',
+    ],
+)
+def test_corrupt_file_is_remade_with_a_note(
+    content: str,
+    base: BaseNetwork,
+    blueprint: Blueprint,
+    data: DataSet,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    few = {"fc": (INT8,)}
+    first = sensitivity_table(base, blueprint, few, data, scheme="affine", pictures=4)
+    path = only_file(cache)
+    path.write_text(content)
+    with caplog.at_level(logging.WARNING):
+        again = sensitivity_table(base, blueprint, few, data, scheme="affine", pictures=4)
+    assert again == first
+    assert "measured again" in caplog.text
+    assert json.loads(path.read_text()) == {"fc": {"W8A8": first["fc"][INT8]}}
+
+
+def test_unknown_layer_is_refused(base: BaseNetwork, blueprint: Blueprint, data: DataSet) -> None:
+    message = "'resnet10t' has no layer 'bn1' with weights; it has [0-9]+, such as 'fc'"
+    with pytest.raises(BackboneError, match=message):
+        sensitivity_table(base, blueprint, {"bn1": (INT8,)}, data, scheme="affine")
+
+
+def test_output_that_is_not_finite_is_refused(
+    base: BaseNetwork, blueprint: Blueprint, data: DataSet, cache: Path
+) -> None:
+    model = copy.deepcopy(base.model)
+    layer = model.get_submodule("fc")
+    assert isinstance(layer, nn.Linear)
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.bias[0] = float("nan")
+    broken = BaseNetwork(**{**base.__dict__, "model": model})
+    with pytest.raises(BackboneError, match="layer 'fc' at W8A8 makes the output not finite"):
+        sensitivity_table(broken, blueprint, {"fc": (INT8,)}, data, scheme="affine")
+    assert not cache.exists()
+
+
+def test_no_pictures_are_refused(base: BaseNetwork, blueprint: Blueprint, data: DataSet) -> None:
+    with pytest.raises(ValueError, match="pictures 0 is not at least 1"):
+        sensitivity_table(base, blueprint, OPTIONS, data, scheme="affine", pictures=0)
+
+
+def test_cache_that_cannot_be_written_is_one_line(
+    base: BaseNetwork,
+    blueprint: Blueprint,
+    data: DataSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "base").touch()
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "folder"))
+    with pytest.raises(HostError, match="set HWSEARCH_CACHE to another folder"):
+        sensitivity_table(base, blueprint, {"fc": (INT8,)}, data, scheme="affine", pictures=4)
+
+
+def test_mean_kl_matches_torch_and_is_zero_for_equal_logits() -> None:
+    generator = torch.Generator().manual_seed(1)
+    p, q = torch.randn(2, 20, 5, generator=generator, dtype=torch.float64)
+    expected = nn.functional.kl_div(
+        q.log_softmax(1), p.log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    assert mean_kl_nats(p, q) == pytest.approx(float(expected))
+    assert mean_kl_nats(p, p) == 0
+    assert mean_kl_nats(p, p + 3) == pytest.approx(0, abs=1e-12)  # logits have no zero
+    assert math.isnan(mean_kl_nats(p, q * math.nan))
+
+
+def test_mean_kl_of_two_coins_is_that_of_paper() -> None:
+    p = torch.tensor([[0.5, 0.5]]).log()
+    q = torch.tensor([[0.25, 0.75]]).log()
+    assert mean_kl_nats(p, q) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-6)
