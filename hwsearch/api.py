@@ -58,9 +58,12 @@ def search(
         budget: such as "10ms", or several for different quantities.
         data: "digits", the name of a torchvision data set, or an image folder.
         space: name or file of a search space.
+        trials: how many; the space's number if neither this nor a time limit is given.
         time_limit: such as "20m".
         confidence: at which every budget must hold.
+        seed: of everything random; one seed gives the same trials again.
         out: folder in which the run folder is made.
+        download: allow downloads of data sets and pretrained weights.
         settings: as ``--set key=value``.
         watcher: is told what happens.
 
@@ -117,8 +120,10 @@ def resume(
     """Continue an interrupted run with the settings stored in its folder.
 
     Args:
+        folder: of the run.
         trials: replaces the stored number.
         time_limit: replaces the stored limit.
+        watcher: is told what happens.
 
     Raises:
         RunError: the folder holds no run, or the data or profile have changed since.

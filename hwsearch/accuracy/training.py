@@ -87,7 +87,9 @@ def train(
 
     Args:
         model: left in evaluation mode.
+        data: whose training split is used, with its augmentation.
         px: side to which the pictures are resized.
+        recipe: how long, how fast, from which seed.
         on_step: is called with the step and the number of steps.
 
     Raises:

@@ -1,6 +1,7 @@
 """The command ``hwsearch``: verbs are imported when they are called, so ``--help`` is instant."""
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -19,6 +20,10 @@ _VERBS: Final = {
 }
 
 
+#: What a shell reports of a program that SIGPIPE ended.
+_PIPE_CLOSED: Final = 141
+
+
 class _Verbs(click.Group):
     """A group that knows its verbs without importing them."""
 
@@ -31,6 +36,25 @@ class _Verbs(click.Group):
         command = importlib.import_module(f"hwsearch.cli.{cmd_name}_verb").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _VERBS:
+            from hwsearch.files import nearest
+
+            hint = nearest(args[0], list(_VERBS))
+            ctx.fail(f"there is no verb '{args[0]}'.{hint} Verbs are {', '.join(_VERBS)}.")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # As in `hwsearch targets | head -1`. click would exit with 1, which here means that
+            # nothing fits; and Python would complain when it flushes what is left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_PIPE_CLOSED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -50,17 +74,19 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; errors that a user can cause are one line and an exit code."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="hwsearch", standalone_mode=False)
     except HwsearchError as error:
         click.echo(f"hwsearch: {error}", err=True)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
+    except click.UsageError as error:
+        verb = "hwsearch" if error.ctx is None else error.ctx.command_path
+        click.echo(f"hwsearch: {error.format_message()} See {verb} --help.", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         click.echo(f"hwsearch: {error.format_message()}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("hwsearch: interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)

@@ -13,7 +13,7 @@ def command() -> None:
 @command.command(name="show")
 @click.argument("target")
 def show(target: str) -> None:
-    """Print a profile for people: rates, legal bits, and where each number comes from."""
+    """Print a profile: legal bits, rates, provenance."""
     import yaml
 
     from hwsearch.hardware.kernels import KernelKind
@@ -33,7 +33,7 @@ def show(target: str) -> None:
 @command.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Check a profile file; all of its mistakes are listed with their lines."""
+    """List all mistakes of a profile file, with their lines."""
     from hwsearch.files import read_model
     from hwsearch.hardware.profile import HardwareProfile
 

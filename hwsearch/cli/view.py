@@ -1,11 +1,14 @@
-"""What a run looks like: a live panel on a terminal, plain lines elsewhere. Always on stderr."""
+"""What is shown: a run, on stderr (live on a terminal, plain lines elsewhere), and tables."""
 
+import io
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from hwsearch.study.records import Record
 
 #: Plain output says where a long phase is at most this often.
-_QUIET_S = 15.0
+_QUIET_S: Final = 15.0
+#: Columns of a table written to a file or a pipe, whose width nobody can ask for.
+_PLAIN_WIDTH: Final = 160
 
 
 class View(Protocol):
@@ -85,7 +90,7 @@ class PlainView:
 
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """One line for a trial."""
-        of = "" if planned is None else f"/{planned}"
+        of = "" if planned is None else f" ({record.trial + 1} of {planned})"
         left = "" if left_s is None else f", {_duration(left_s)} left"
         self._say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
 
@@ -109,6 +114,7 @@ class LiveView:
         self._phase = ""
         self._steps = (0, 0)
         self._states: Counter[str] = Counter()
+        self._done = 0
         self._best: Record | None = None
         self._planned: int | None = None
         self._left_s: float | None = None
@@ -138,6 +144,8 @@ class LiveView:
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """Count a trial."""
         self._states[record.state] += 1
+        # Trials are numbered from 0 through all parts of a resumed run.
+        self._done = record.trial + 1
         self._planned, self._left_s = planned, left_s
         if record.state == "completed" and _better(record, self._best):
             self._best = record
@@ -148,17 +156,18 @@ class LiveView:
         self._live.console.print(Text(text))
 
     def _draw(self) -> None:
-        done = sum(self._states.values())
         grid = Table.grid(padding=(0, 2))
         of = "" if self._planned is None else f" of {self._planned}"
         left = "" if self._left_s is None else f", about {_duration(self._left_s)} left"
-        grid.add_row("trials", f"{done}{of}, {_duration(time.monotonic() - self._started)}{left}")
+        grid.add_row(
+            "trials", f"{self._done}{of}, {_duration(time.monotonic() - self._started)}{left}"
+        )
         states = ", ".join(
             f"{count} {state.replace('_', ' ')}" for state, count in sorted(self._states.items())
         )
         grid.add_row("ended", states or "none yet")
-        best = "none yet" if self._best is None else trial_text(self._best)
-        grid.add_row("best", best)
+        # As Text: a reason may hold brackets, which a plain string would have read as markup.
+        grid.add_row("best", Text("none yet" if self._best is None else trial_text(self._best)))
         grid.add_row("now", Text(self._phase))
         done_steps, total = self._steps
         bar = ProgressBar(total=max(1, total), completed=done_steps, width=40)
@@ -177,10 +186,31 @@ def trial_text(record: "Record") -> str:
     return ", ".join(parts)
 
 
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout; the first two columns are never folded, no cell is ever cut.
+
+    Output that is no terminal has 160 columns, whatever the console guesses.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for number, header in enumerate(columns):
+        table.add_column(header, no_wrap=number < 2, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    text = io.StringIO()
+    Console(file=text, width=_PLAIN_WIDTH, color_system=None).print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+
+
 def _better(record: "Record", best: "Record | None") -> bool:
-    if best is None or best.accuracy is None or record.accuracy is None:
-        return True
-    return record.accuracy > best.accuracy
+    if record.accuracy is None:
+        return False
+    return best is None or best.accuracy is None or record.accuracy > best.accuracy
 
 
 def _duration(seconds: float) -> str:

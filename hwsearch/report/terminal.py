@@ -105,15 +105,16 @@ def _pick_lines(front: FrontFile) -> list[str]:
 
 
 def _empty_lines(front: FrontFile) -> list[str]:
+    if front.closest is None:
+        return ["No searched model is better than the baselines; use the best that fits."]
     asked = ", ".join(format_quantity(budget.quantity, budget.limit) for budget in front.budgets)
     lines = [f"Nothing meets the budget of {asked} on {one_line(front.target)}."]
-    if front.closest is not None:
-        closest = front.closest
-        costs = ((budget.quantity, closest.cost(budget.quantity)) for budget in front.budgets)
-        known = [format_quantity(quantity, cost.value) for quantity, cost in costs if cost]
-        lines.append(
-            f"Closest: {one_line(closest.backbone)} at {closest.input_px} px, {', '.join(known)}."
-        )
+    closest = front.closest
+    costs = ((budget.quantity, closest.cost(budget.quantity)) for budget in front.budgets)
+    known = [format_quantity(quantity, cost.value) for quantity, cost in costs if cost]
+    lines.append(
+        f"Closest: {one_line(closest.backbone)} at {closest.input_px} px, {', '.join(known)}."
+    )
     for quantity, least in (front.minimum_reachable or {}).items():
         lines.append(f"Least reachable {quantity}: {format_quantity(quantity, least.value)}.")
     return lines

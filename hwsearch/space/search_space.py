@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     PlainValidator,
     StrictInt,
     TypeAdapter,
@@ -79,7 +80,13 @@ def _bits(value: object) -> tuple[int, ...] | str:
     return _WIDTHS_READER.validate_python(value)
 
 
-Bits = Annotated[tuple[int, ...] | Literal["target"], PlainValidator(_bits)]
+def _listed_bits(bits: tuple[int, ...] | str) -> list[int] | str:
+    return bits if isinstance(bits, str) else list(bits)
+
+
+Bits = Annotated[
+    tuple[int, ...] | Literal["target"], PlainValidator(_bits), PlainSerializer(_listed_bits)
+]
 
 
 class ArgumentChoices(_FileModel):

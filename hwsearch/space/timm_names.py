@@ -25,7 +25,7 @@ def timm_names() -> frozenset[str]:
     """
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        raise HostError("timm is not installed; run 'hwsearch doctor', or pip install timm")
+        raise HostError("timm is not installed; pip install timm")
     models = Path(spec.submodule_search_locations[0]) / "models"
     names = frozenset(
         name

@@ -49,7 +49,8 @@ def check_energy(profile: HardwareProfile, budgets: Sequence[Budget]) -> None:
 
 def admission(cost: Cost, budgets: Sequence[Budget], confidence: float) -> Admission:
     """Hold a cost against budgets."""
-    probabilities, violations = [], {}
+    probabilities: list[float] = []
+    violations: dict[Quantity, float] = {}
     for budget in budgets:
         if budget.quantity == "size":
             violations[budget.quantity] = cost.size_bytes / budget.limit - 1

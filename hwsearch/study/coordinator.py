@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
+from torch import nn
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
@@ -23,14 +24,13 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
-from hwsearch.study.finalize import Final as FinalResult
-from hwsearch.study.finalize import baseline_candidates, finalists, finalize
+from hwsearch.study.finalize import FinalScore, baseline_candidates, finalists, finalize
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import write_front, write_model, write_run, write_trials
 from hwsearch.study.preflight import Checked
 from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
-from hwsearch.study.storage import StudyStore
+from hwsearch.study.storage import ProposedTrial, StudyStore
 from hwsearch.study.trial import Trial
 from hwsearch.study.workbench import Workbench
 
@@ -39,7 +39,7 @@ _EXHAUSTED: Final = 60
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 #: Networks fine-tuned at the end, for estimating the time that must be kept for it.
-_EXPECTED_FINALS: Final = 11
+_EXPECTED_FINALS: Final = 13
 
 
 @dataclass(kw_only=True)
@@ -132,9 +132,10 @@ class Run:
         repeats = 0
         while not self._enough(records, repeats):
             trial, knobs = self._ask()
-            self.watcher.phase(f"trial {trial.number}: {knobs.backbone} at {knobs.input_px} px")
+            number = len(records)
+            self.watcher.phase(f"trial {number}: {knobs.backbone} at {knobs.input_px} px")
             work = Trial(
-                number=trial.number, bench=self._bench, history=records, on_step=self.watcher.step
+                number=number, bench=self._bench, history=records, on_step=self.watcher.step
             )
             record = work.run(knobs)
             with self._bench.timed("storage"):
@@ -148,11 +149,11 @@ class Run:
             )
             _check_failures(records)
 
-    def _ask(self) -> "tuple[object, Knobs]":
+    def _ask(self) -> tuple[ProposedTrial, Knobs]:
         with self._bench.timed("sampler"):
             return self._store.ask()
 
-    def _tell(self, trial: object, record: Record) -> None:
+    def _tell(self, trial: ProposedTrial, record: Record) -> None:
         settings, bench = self.checked.settings, self._bench
         assert record.cost is not None
         admitted = admission(record.cost, settings.budgets, settings.confidence)
@@ -172,12 +173,12 @@ class Run:
             **{key: f"trial_{number:04d}" for key, number in trials.items()},
         }  # fmt: skip
 
-        def keep(final: FinalResult, model: object) -> None:
+        def keep(final: FinalScore, model: nn.Module) -> None:
             network = bench.describe(final.candidate)
             write_model(self._model_folder(folders, final), model, network, bench.predictor)
             self._store.set_final(final.candidate.id, final.to_json())
 
-        done = {key: FinalResult.from_json(text) for key, text in self._store.finals().items()}
+        done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
         finals = finalize(
             [*candidates, *(candidate for _, candidate in baselines)],
             done,
@@ -196,7 +197,7 @@ class Run:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _model_folder(self, folders: dict[str, str], final: FinalResult) -> Path:
+    def _model_folder(self, folders: dict[str, str], final: FinalScore) -> Path:
         return self.folder / "models" / folders[final.candidate.id]
 
     def _load(self) -> DataSet:
@@ -211,12 +212,21 @@ class Run:
         )
 
     def _first_knobs(self) -> list[Knobs]:
-        """Dense networks at their cheapest bits, a few, so that every search has an anchor."""
+        """Each backbone dense and half pruned at its cheapest bits: anchors for every search.
+
+        At most a fifth of the trials; a short run does without.
+        """
         settings = self.checked.settings
         planned = settings.trial_count or settings.space.trials
         px = min(settings.space.input_px)
-        first = settings.space.backbones[: planned // 10]
-        return [replace(dense(backbone.name, px), saving=1.0) for backbone in first]
+        ratios = settings.space.pruning.ratios
+        half = ratios[len(ratios) // 2]
+        anchors = [
+            replace(dense(backbone.name, px), saving=1.0, prune=(ratio,) * 4)
+            for ratio in (0.0, half)
+            for backbone in settings.space.backbones
+        ]
+        return anchors[: planned // 5]
 
     def _enough(self, records: Sequence[Record], repeats: int) -> bool:
         planned = self.checked.settings.trial_count

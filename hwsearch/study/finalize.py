@@ -6,7 +6,7 @@ The score is taken on held-out data that no decision of the search has looked at
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from torch import nn
 
@@ -21,12 +21,12 @@ from hwsearch.study.trial import FINE_TUNING_RATE
 from hwsearch.study.workbench import BASELINES, Workbench
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason.
-_LEAST: Final = 6
-_MOST: Final = 8
+_LEAST = 8
+_MOST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Final:
+class FinalScore:
     """Scores of a fully fine-tuned network."""
 
     candidate: Candidate
@@ -60,7 +60,7 @@ class Final:
 def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
     """The completed trials that may be on the front: its layers from the outside in.
 
-    At least 6 (if there are as many) and at most 8, evenly spaced by cost when a layer has more.
+    At least 8 (if there are as many) and at most 10, evenly spaced by cost when a layer has more.
     """
     left = [record for record in records if record.state == "completed"]
     chosen: list[Record] = []
@@ -90,17 +90,21 @@ def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tupl
 
 def finalize(
     candidates: Sequence[Candidate],
-    done: Mapping[str, Final],
+    done: Mapping[str, FinalScore],
     bench: Workbench,
     *,
     on_phase: Callable[[str], None],
     on_step: Callable[[int, int], None],
-    on_final: Callable[[Final, nn.Module], None],
-) -> dict[str, Final]:
+    on_final: Callable[[FinalScore, nn.Module], None],
+) -> dict[str, FinalScore]:
     """Fine-tune and score every candidate once.
 
     Args:
+        candidates: finalists and baselines; equal ones are trained once.
         done: finished earlier (a resumed run); these are not trained again.
+        bench: of the run.
+        on_phase: is told which network is next.
+        on_step: is called with each optimizer step.
         on_final: is called with each new result and its network, to be stored at once.
 
     Returns:
@@ -122,8 +126,8 @@ def _final(
     candidate: Candidate,
     bench: Workbench,
     on_step: Callable[[int, int], None],
-    on_final: Callable[[Final, nn.Module], None],
-) -> Final:
+    on_final: Callable[[FinalScore, nn.Module], None],
+) -> FinalScore:
     training = bench.settings.space.training
     before = bench.wall_s.get("finalize", 0.0)
     with bench.timed("finalize"):
@@ -137,7 +141,7 @@ def _final(
         advance(model, bench.data, candidate.input_px, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
         held_out = held_out_score(model, bench.data, candidate.input_px)
-    final = Final(
+    final = FinalScore(
         candidate=candidate,
         validation=validation,
         held_out=held_out,

@@ -89,13 +89,19 @@ def pick_reason(
     if picked is None:
         return "nothing met the budget"
     limits = " and ".join(budget.text for budget in budgets)
-    rivals = [m for m in front if m.trial != picked.trial and m.accuracy_ci95[1] >= picked.accuracy]
+    rivals = [
+        model
+        for model in front
+        if model.latency_ms.value < picked.latency_ms.value
+        and model.accuracy_ci95[1] >= picked.accuracy
+    ]
     text = f"trial {picked.trial} is the most accurate of {len(front)} that meet {limits}"
     if rivals:
         fastest = min(rivals, key=lambda m: m.latency_ms.value)
+        latency = format_quantity("latency", fastest.latency_ms.value)
         text += (
-            f"; trial {fastest.trial} is faster ({format_quantity('latency', fastest.latency_ms.value)})"
-            " and within the uncertainty of its accuracy"
+            f"; trial {fastest.trial} is faster ({latency}) and within the uncertainty of its "
+            "accuracy"
         )
     return text
 

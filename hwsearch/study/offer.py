@@ -18,7 +18,7 @@ from hwsearch.report.stored import (
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import Admission, admission, upper_of
-from hwsearch.study.finalize import Final
+from hwsearch.study.finalize import FinalScore
 from hwsearch.study.front import never_worse, notes, pick, pick_reason
 from hwsearch.study.output import entry
 from hwsearch.study.records import Record
@@ -80,7 +80,7 @@ def make_front(
     bench: Workbench,
     chosen: Sequence[Record],
     baselines: Sequence[tuple[str, Candidate]],
-    finals: Mapping[str, Final],
+    finals: Mapping[str, FinalScore],
     folders: Mapping[str, str],
 ) -> tuple[FrontFile, list[str]]:
     """Score, guard and pick.
@@ -140,7 +140,7 @@ def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -
 def _scored(
     bench: Workbench,
     candidate: Candidate,
-    finals: Mapping[str, Final],
+    finals: Mapping[str, FinalScore],
     folders: Mapping[str, str],
     *,
     trial: int | None,
@@ -153,7 +153,7 @@ def _scored(
     )
 
 
-def _tau(chosen: Sequence[Record], finals: Mapping[str, Final]) -> float | None:
+def _tau(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> float | None:
     """Kendall's tau between the last short score and the final validation score."""
     short = [record.accuracy for record in chosen]
     full = [finals[r.candidate.id].validation.accuracy for r in chosen if r.candidate is not None]

@@ -133,6 +133,9 @@ def write_model(
 
     Args:
         folder: of this network; made if it is not there.
+        model: its weights are written.
+        network: its kernels, with bits.
+        predictor: prices each kernel.
 
     Returns:
         The path of ``layers.csv`` within the run folder.

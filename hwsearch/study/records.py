@@ -93,8 +93,7 @@ class Record:
         bits = [] if self.candidate is None else [bits for _, bits in self.candidate.bits]
         ladder = [score.accuracy for score in self.scores] + [None] * (RUNGS - len(self.scores))
         costs: dict[str, float | None] = dict.fromkeys(
-            ["latency_ms", "latency_ms_low", "latency_ms_high"]
-            + ["energy_mj", "energy_mj_low", "energy_mj_high"]
+            f"{name}{end}" for name in ("latency_ms", "energy_mj") for end in ("", "_low", "_high")
         )
         if self.cost is not None:
             costs |= _columns("latency_ms", self.cost.latency_ms)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
@@ -18,6 +19,9 @@ from hwsearch.units import Quantity
 
 STUDY_FILE: Final = "study.db"
 SAMPLER: Final = "TPESampler(multivariate=True)"
+
+#: A trial that was asked for and not yet told.
+ProposedTrial = optuna.Trial
 
 _RECORD, _FINAL, _FINGERPRINT = "record", "final:", "fingerprint"
 _NAME: Final = "hwsearch"
@@ -73,7 +77,7 @@ class StudyStore:
         The sampler is seeded by the run's seed and the number of trials, so that a run that was
         interrupted goes on as it would have.
         """
-        number = len(self._study.get_trials(deepcopy=False))
+        number = sum(_RECORD in t.user_attrs for t in self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(derived_seed(self._seed, "sampler", number))
         trial = self._study.ask()
         choices: dict[str, Choice] = {}
@@ -94,6 +98,8 @@ class StudyStore:
         """Store the end of a trial.
 
         Args:
+            trial: as ``ask`` gave it.
+            record: of its end.
             values: accuracy and costs; None if the candidate was not trained.
             violations: constraints, at most 0 where a budget holds.
         """
@@ -124,8 +130,11 @@ class StudyStore:
         """Close trials that a kill left running, and propose their knobs again first."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
-            if set(trial.params) == set(self._choices):
-                self._study.enqueue_trial(trial.params)
+            # Killed while it was asked for, it has not all of its knobs yet, but an enqueued one
+            # has them here; any other is proposed again as it was, by its seed.
+            chosen = trial.system_attrs.get("fixed_params", trial.params)
+            if set(chosen) == set(self._choices):
+                self._study.enqueue_trial(chosen)
 
 
 def _open(path: Path, costs: int) -> optuna.Study:
@@ -135,7 +144,7 @@ def _open(path: Path, costs: int) -> optuna.Study:
         return optuna.create_study(
             study_name=_NAME,
             storage=storage,
-            directions=["maximize", *["minimize"] * costs],
+            directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs],
             sampler=_sampler(0),
             load_if_exists=True,
         )

@@ -15,9 +15,9 @@ from hwsearch.study.records import Record
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.workbench import Workbench
 
-#: Accuracy that a rung's score may still gain on a rival's: rung 0 ranks coarsely (Kendall 0.75 to
-#: the final accuracy), the step rungs better (0.84).
-_SLACK: Final = (0.05, 0.02)
+#: Accuracy that a rung's score may still gain on a rival's. Heavily pruned networks start anywhere:
+#: on digits some went from 9 % at rung 0 over 80 % after 12 steps to 96 % after 40.
+_SLACK: Final = (0.5, 0.1)
 
 #: Learning rate of fine-tuning for a network that is already trained.
 FINE_TUNING_RATE: Final = 0.02
@@ -56,8 +56,10 @@ class Trial:
         )  # fmt: skip
         original = self._same(candidate)
         if original is not None:
-            return replace(record, state="duplicate", original=original.trial,
-                            scores=original.scores, reason=f"same network as trial {original.trial}")  # fmt: skip
+            return replace(
+                record, state="duplicate", original=original.trial, scores=original.scores,
+                reason=f"same network as trial {original.trial}",
+            )  # fmt: skip
         if not admitted.admitted:
             return replace(record, state="over_budget", reason="predicted over the budget")
         start = time.perf_counter()

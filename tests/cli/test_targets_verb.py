@@ -1,0 +1,83 @@
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hwsearch.cli.main import cli
+from hwsearch.files import packaged_folder
+
+Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
+PROFILES = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(packaged_folder("hw_profiles").glob("*.yaml"))
+}
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """The lines of the table by target."""
+    monkeypatch.setenv("HWSEARCH_CONFIG", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(cli, ["targets"], catch_exceptions=False)
+    assert ended.exit_code == 0
+    return {line.split()[0]: line for line in ended.stdout.splitlines() if line.strip()}
+
+
+def test_table_when_piped_names_every_target_in_full(rows: dict[str, str]) -> None:
+    assert len(PROFILES) >= 8
+    assert set(PROFILES) <= set(rows)
+    assert not any("…" in row for row in rows.values())
+
+
+def test_table_when_piped_shows_alias_runtime_and_evidence(rows: dict[str, str]) -> None:
+    assert rows["jetson-orin-nano"].split()[1] == "jetson"
+    for name, profile in PROFILES.items():
+        version = profile["runtime_version"].split()[0]
+        assert f"{profile['runtime']} {version} " in rows[name]
+        assert f" {profile['evidence']} " in rows[name]
+        assert profile["energy"]["boundary"] in rows[name]
+
+
+def test_table_when_piped_shows_the_one_sided_error(rows: dict[str, str]) -> None:
+    for name, profile in PROFILES.items():
+        # 1.645 standard deviations leave 5 % above.
+        above = math.exp(1.644854 * profile["interval"]["latency_sigma_log"]) - 1
+        assert rows[name].endswith(f"+{100 * above:.0f} %")
+
+
+def test_json_when_asked_for_is_all_that_is_printed(hwsearch: Hwsearch) -> None:
+    ended = hwsearch("targets", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    entries = {entry["target"]: entry for entry in json.loads(ended.stdout)}
+    assert list(entries) == sorted(PROFILES)
+    assert entries["jetson-orin-nano"]["aliases"] == ["jetson"]
+    assert entries["jetson-orin-nano"]["legal_bits"] == ["fp32", "fp16", "int8"]
+    assert entries["jetson-nano"]["legal_bits"] == ["fp32", "fp16"]
+    for name, profile in PROFILES.items():
+        assert entries[name]["latency_sigma_log"] == profile["interval"]["latency_sigma_log"]
+        assert entries[name]["device"] == profile["device"]
+
+
+def test_targets_when_the_user_has_a_profile_lists_it(hwsearch: Hwsearch, tmp_path: Path) -> None:
+    own = PROFILES["jetson-nano"] | {"name": "my-board", "energy": None, "power_mode": "[red]5 W"}
+    (tmp_path / "hw_profiles").mkdir()
+    (tmp_path / "hw_profiles" / "my-board.yaml").write_text(yaml.safe_dump(own))
+    ended = hwsearch("targets")
+    row = next(line for line in ended.stdout.splitlines() if "my-board" in line)
+    assert " none " in row
+    assert "[red]5 W" in row
+
+
+def test_targets_when_a_profile_is_broken_names_the_file(
+    hwsearch: Hwsearch, tmp_path: Path
+) -> None:
+    (tmp_path / "hw_profiles").mkdir()
+    (tmp_path / "hw_profiles" / "broken.yaml").write_text("name: broken\nnonsense: 1\n")
+    ended = hwsearch("targets")
+    assert ended.returncode == 2
+    assert "broken.yaml:2: nonsense: unknown key" in ended.stderr

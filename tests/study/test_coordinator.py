@@ -1,0 +1,274 @@
+# ruff: noqa: ANN401 - fakes take whatever the real function is given
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from study_fixtures import BUDGETS, OWN, PX, make_checked, make_data, make_record
+
+from hwsearch.errors import (
+    NothingFitsError,
+    RunError,
+    RunInterrupted,
+    RunLockedError,
+    TrialsFailedError,
+)
+from hwsearch.report.stored import FrontFile, StoredRun, read_run
+from hwsearch.space.knobs import Knobs
+from hwsearch.study import coordinator
+from hwsearch.study.coordinator import Run
+from hwsearch.study.progress import Silent
+from hwsearch.study.records import Record
+from hwsearch.study.trial import Trial
+from hwsearch.units import parse_budgets
+
+TRIALS = 8
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(coordinator, "load_data", lambda *_, seed, **__: make_data(seed))
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.trials: list[int] = []
+        self.notes: list[str] = []
+
+    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+        self.trials.append(record.trial)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def make_run(folder: Path, watcher: Silent | None = None, **changes: Any) -> Run:
+    folder.mkdir(exist_ok=True)
+    return Run(
+        checked=make_checked(**changes),
+        folder=folder,
+        command="hwsearch run",
+        watcher=watcher or Silent(),
+    )
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The trials, without their times."""
+    with (folder / "trials.csv").open(newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "train_s"} for row in csv.DictReader(file)]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    plain, calls = Trial.run, itertools.count()
+
+    def run(self: Trial, knobs: Knobs) -> Record:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return plain(self, knobs)
+
+    monkeypatch.setattr(Trial, "run", run)
+
+
+def check_files(folder: Path, stored: StoredRun) -> None:
+    for name in ("front.json", "run.json", "trials.csv", "study.db"):
+        assert (folder / name).stat().st_size > 0
+    for model in stored.front.scored:
+        assert model.layers is not None
+        layers = folder / model.layers
+        assert layers.is_file()
+        assert (layers.parent / "model.safetensors").is_file()
+        with layers.open(newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        assert sum(int(row["macs"]) for row in table) == model.macs
+
+
+def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
+    listener = Listener()
+    front = make_run(tmp_path / "run", listener).execute()
+    stored = read_run(tmp_path / "run")
+    assert stored.front == FrontFile.model_validate_json(front.model_dump_json())
+    check_files(tmp_path / "run", stored)
+    assert listener.trials == [row.trial for row in stored.trials] == list(range(TRIALS))
+    assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
+    assert {baseline.backbone for baseline in front.baselines} == {OWN}
+    latency, size = (budget.limit for budget in parse_budgets(BUDGETS))
+    for model in front.front:
+        assert model.latency_ms.value <= latency
+        assert model.size_bytes <= size
+        assert model.meets_budget_probability >= 0.9
+        assert stored.trials[model.trial].state == "finalized"
+    assert (front.pick is None) == (not front.front)
+    counts = stored.run.counts
+    assert stored.run.finished is not None
+    assert counts.priced == TRIALS
+    assert (
+        counts.completed + counts.stopped + counts.over_budget + counts.duplicates + counts.failed
+        == TRIALS
+    )
+    assert stored.run.configuration["seed"] == 0
+
+
+@pytest.mark.slow
+def test_execute_when_the_seed_is_the_same_gives_the_same_trials(tmp_path: Path) -> None:
+    fronts = [make_run(tmp_path / name).execute() for name in ("one", "two")]
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+    assert fronts[0] == fronts[1]
+    make_run(tmp_path / "other", seed=1).execute()
+    assert rows(tmp_path / "other") != rows(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_execute_when_interrupted_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "whole").execute()
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(
+            RunInterrupted, match=r"after 3 trials; continue with: hwsearch run --resume"
+        ):
+            make_run(tmp_path / "parts").execute()
+    before = rows(tmp_path / "parts")
+    unfinished = json.loads((tmp_path / "parts" / "run.json").read_text(encoding="utf-8"))
+    assert len(before) == 3
+    assert unfinished["finished"] is None
+    listener = Listener()
+    make_run(tmp_path / "parts", listener).execute()
+    whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
+    assert len(listener.trials) == TRIALS - 3
+    assert len(parts) == TRIALS
+    # The interrupted trial is evaluated as it would have been; its number may be another.
+    assert [row["knobs"] for row in parts[:4]] == [row["knobs"] for row in whole[:4]]
+    scores = [f"accuracy_rung{rung}" for rung in range(3)]
+    for part, uninterrupted in zip(parts[:4], whole[:4], strict=True):
+        assert [part[name] for name in scores] == [uninterrupted[name] for name in scores]
+
+
+@pytest.mark.slow
+def test_execute_when_resumed_equals_an_uninterrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "whole").execute()
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(RunInterrupted):
+            make_run(tmp_path / "parts").execute()
+    make_run(tmp_path / "parts").execute()
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_execute_when_resumed_after_its_end_trains_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = make_run(tmp_path / "run").execute()
+    interrupt_at(monkeypatch, 0)
+    assert make_run(tmp_path / "run").execute() == front
+
+
+@pytest.mark.slow
+def test_execute_when_resumed_with_other_settings(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", trials=2).execute()
+    with pytest.raises(RunError, match="other settings, data or profile"):
+        make_run(tmp_path / "run", seed=5).execute()
+    make_run(tmp_path / "run", trials=3).execute()
+    assert len(rows(tmp_path / "run")) == 3
+
+
+def test_execute_when_another_holds_the_folder(tmp_path: Path) -> None:
+    work = make_run(tmp_path / "run")
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(RunLockedError, match="another process works on"),
+    ):
+        work.execute()
+    assert not (tmp_path / "run" / "trials.csv").exists()
+
+
+def test_execute_when_the_folder_is_gone(tmp_path: Path) -> None:
+    work = make_run(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RunError, match=r"cannot be written .*give another --out"):
+        work.execute()
+
+
+def test_execute_when_nothing_can_meet_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, 0)  # no trial is run at all
+    with pytest.raises(NothingFitsError, match=r"meets 1us on round.*the least that is reachable"):
+        make_run(tmp_path / "run", budget_texts=("1us",)).execute()
+    stored = read_run(tmp_path / "run")
+    assert not stored.trials
+    assert not stored.front.front
+    assert stored.front.pick is None
+    assert stored.front.closest is not None
+    assert stored.front.closest.input_px == PX
+    assert stored.front.minimum_reachable is not None
+    least = stored.front.minimum_reachable["latency"]
+    assert least.value == pytest.approx(stored.front.closest.latency_ms.high, rel=0.5)
+    assert least.value > 1e-3
+    assert list((tmp_path / "run").glob("*.md"))
+
+
+def test_execute_when_most_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Trial, knobs: Knobs) -> Record:
+        cost, _ = self.bench.cheapest(knobs)
+        return make_record(
+            self.number, "failed", knobs=knobs, cost=cost, scores=(), reason="it broke"
+        )
+
+    monkeypatch.setattr(Trial, "run", fail)
+    with pytest.raises(
+        TrialsFailedError, match="4 of 4 trials failed, the last one with: it broke"
+    ):
+        make_run(tmp_path / "run").execute()
+
+
+class Clock:
+    """An hour passes whenever a trial ends."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.slow
+def test_execute_when_the_time_is_up_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, plain = Clock(), Trial.run
+
+    def run(self: Trial, knobs: Knobs) -> Record:
+        clock.now_s += 3600
+        return plain(self, knobs)
+
+    monkeypatch.setattr(coordinator, "time", clock)
+    monkeypatch.setattr(Trial, "run", run)
+    make_run(tmp_path / "run", time_limit_s=2.5 * 3600).execute()
+    assert 1 <= len(rows(tmp_path / "run")) <= 3
+
+
+def test_execute_when_the_space_is_exhausted_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(self: Trial, knobs: Knobs) -> Record:
+        return make_record(self.number, "duplicate", knobs=knobs, original=0)
+
+    monkeypatch.setattr(coordinator, "_EXHAUSTED", 2)
+    monkeypatch.setattr(Trial, "run", known)
+    listener = Listener()
+    with pytest.raises(NothingFitsError, match="no trained candidate meets the budget"):
+        make_run(tmp_path / "run", listener).execute()
+    assert listener.trials == [0, 1]
+    assert listener.notes == ["the last 2 proposals were known networks; search ended"]

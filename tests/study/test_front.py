@@ -1,0 +1,166 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from study_fixtures import baseline_entry, make_cost, model_entry
+
+from hwsearch.study.admission import admission
+from hwsearch.study.front import (
+    never_worse,
+    non_dominated,
+    notes,
+    objectives,
+    pick,
+    pick_reason,
+)
+from hwsearch.units import parse_budgets
+
+POINTS = st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3), max_size=12)
+
+
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """The textbook definition: no worse in any, better in one."""
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+@given(POINTS)
+def test_non_dominated_when_held_against_the_definition(points: list[tuple[float, ...]]) -> None:
+    kept = {points[at] for at in non_dominated(points)}
+    assert kept == {p for p in points if not any(dominates(other, p) for other in points)}
+
+
+@given(POINTS)
+def test_non_dominated_when_points_are_equal_keeps_the_first(
+    points: list[tuple[float, ...]],
+) -> None:
+    at = non_dominated(points)
+    assert at == sorted(at)
+    assert all(points.index(points[position]) == position for position in at)
+
+
+@given(POINTS, st.randoms(use_true_random=False))
+def test_non_dominated_when_the_order_changes(
+    points: list[tuple[float, ...]], random: st.DataObject
+) -> None:
+    shuffled = list(points)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    before = {points[at] for at in non_dominated(points)}
+    assert {shuffled[at] for at in non_dominated(shuffled)} == before
+
+
+def test_non_dominated_when_nothing_is_given() -> None:
+    assert non_dominated([]) == []
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_non_dominated_when_a_value_is_nan(position: int) -> None:
+    point = [1.0, 1.0]
+    point[position] = float("nan")
+    with pytest.raises(ValueError, match="NaN has no rank"):
+        non_dominated([(0.0, 0.0), (point[0], point[1])])
+
+
+def test_objectives_when_there_are_three() -> None:
+    values = objectives(model_entry(1, 0.75, 2.5, 3000), ("latency", "size"))
+    assert values == pytest.approx((0.25, 2.5, 3000.0))
+
+
+def test_objectives_when_a_cost_is_missing() -> None:
+    with pytest.raises(ValueError, match="has no energy"):
+        objectives(model_entry(1, 0.75, 2.5), ("latency", "energy"))
+
+
+def test_never_worse_when_a_baseline_beats_a_model() -> None:
+    good, beaten = model_entry(1, 0.95, 1.0), model_entry(2, 0.80, 0.9)
+    baseline = baseline_entry(0.85, 0.8)
+    offered, refused = never_worse([good, beaten], [baseline], ("latency",))
+    assert [model.trial for model in offered] == [1]
+    ((model, reason),) = refused
+    assert model.trial == 2
+    assert "dense-fp32" in reason
+
+
+def test_never_worse_when_another_model_beats_a_model() -> None:
+    models = [model_entry(1, 0.9, 2.0), model_entry(2, 0.9, 1.0)]
+    offered, refused = never_worse(models, [], ("latency",))
+    assert [model.trial for model in offered] == [2]
+    assert refused[0][1] == "another model of the front is better"
+
+
+def test_never_worse_when_a_model_equals_the_baseline_keeps_it() -> None:
+    offered, refused = never_worse(
+        [model_entry(1, 0.9, 1.0)], [baseline_entry(0.9, 1.0)], ("latency",)
+    )
+    assert len(offered) == 1
+    assert refused == []
+
+
+def test_never_worse_when_the_baseline_is_larger_in_one_cost_keeps_the_model() -> None:
+    models, baseline = [model_entry(1, 0.8, 1.0, 500)], baseline_entry(0.9, 0.9, 600)
+    assert never_worse(models, [baseline], ("latency", "size"))[0] == models
+    assert never_worse(models, [baseline], ("latency",))[0] == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.integers(1, 10)), min_size=1, max_size=8),
+    st.tuples(st.integers(0, 10), st.integers(1, 10)),
+)
+def test_never_worse_when_models_are_random(
+    models: list[tuple[int, int]], against: tuple[int, int]
+) -> None:
+    entries = [model_entry(n, a / 10, float(ms)) for n, (a, ms) in enumerate(models)]
+    baseline = baseline_entry(against[0] / 10, float(against[1]))
+    offered, refused = never_worse(entries, [baseline], ("latency",))
+    assert len(offered) + len(refused) == len(entries)
+    latencies = [entry.latency_ms.value for entry in offered]
+    assert latencies == sorted(latencies)
+    points = [objectives(entry, ("latency",)) for entry in offered]
+    points.append(objectives(baseline, ("latency",)))
+    assert not any(dominates(a, b) for a, b in itertools.permutations(points, 2) if b != points[-1])
+
+
+def test_pick_when_nothing_is_offered() -> None:
+    assert pick([]) is None
+    assert pick_reason([], None, parse_budgets(("10ms",))) == "nothing met the budget"
+
+
+def test_pick_when_accuracies_tie_takes_the_faster() -> None:
+    front = [model_entry(1, 0.9, 3.0), model_entry(2, 0.9, 2.0), model_entry(3, 0.8, 1.0)]
+    picked = pick(front)
+    assert picked is not None
+    assert picked.trial == 2
+
+
+def test_pick_reason_when_a_faster_one_is_within_the_uncertainty() -> None:
+    budgets = parse_budgets(("10ms", "1MB"))
+    picked, near, far = (
+        model_entry(1, 0.9, 3.0),
+        model_entry(2, 0.89, 2.0),
+        model_entry(3, 0.5, 1.0),
+    )
+    text = pick_reason([picked, near, far], picked, budgets)
+    assert "trial 1 is the most accurate of 3 that meet 10ms and 1MB" in text
+    assert "trial 2 is faster (2.00 ms)" in text
+    assert "faster" not in pick_reason([picked, far], picked, budgets)
+
+
+def test_notes_when_a_budget_does_not_bind_states_the_tightest() -> None:
+    budgets = parse_budgets(("10ms", "1MB"))
+    cost = make_cost(1.0, size_bytes=900_000, sigma_log=0.2)
+    held = admission(cost, budgets, 0.9)
+    (text,) = notes(model_entry(1, 0.9, 1.0), cost, held, budgets, 0.9)
+    assert text.startswith("the budget 10ms does not bind")
+    # exp(0.2 x 1.2816), the 90 % quantile of a lognormal with median 1.
+    assert "1.29 ms at confidence 0.9" in text
+    exactly = parse_budgets((f"{cost.latency_ms.upper(0.9)}ms",))
+    assert admission(cost, exactly, 0.9).worst == pytest.approx(0.0, abs=1e-12)
+
+
+def test_notes_when_all_budgets_bind_or_nothing_was_picked() -> None:
+    budgets = parse_budgets(("1.5ms",))
+    cost = make_cost(1.0)
+    held = admission(cost, budgets, 0.9)
+    assert notes(model_entry(1, 0.9, 1.0), cost, held, budgets, 0.9) == []
+    assert notes(None, cost, held, budgets, 0.9) == []

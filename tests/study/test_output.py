@@ -1,0 +1,55 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
+
+from hwsearch.accuracy.training import Score
+from hwsearch.bits import INT8
+from hwsearch.nets.backbone import build
+from hwsearch.report.stored import ModelEntry, TrialRow
+from hwsearch.study.admission import admission
+from hwsearch.study.output import entry, write_model, write_trials
+from hwsearch.units import parse_budgets
+
+
+def test_entry_when_scored_is_a_valid_model() -> None:
+    cost, score = make_cost(size_bytes=77), Score(correct=9, total=10)
+    held = admission(cost, parse_budgets(("1ms",)), 0.9)
+    made = ModelEntry(**entry(make_candidate(), cost, held, score, trial=3, layers=None))
+    assert (made.trial, made.accuracy, made.size_bytes) == (3, 0.9, 77)
+    assert made.accuracy_ci95 == score.ci95
+    assert made.pruning == {"stage1": 0.25, "stage2": 0.0, "stage3": 0.5, "stage4": 0.0}
+    assert made.weight_bits == {"first": 8, "last": 32}
+    assert made.meets_budget_probability == held.probability
+
+
+def test_write_trials_when_read_again(tmp_path: Path) -> None:
+    records = [make_record(0), make_record(1, "failed", scores=(), reason='a "b",\nc')]
+    write_trials(tmp_path, records)
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        found = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+    assert [row["reason"] for row in found] == [None, 'a "b",\nc']
+    assert found[0]["latency_ms"] == "0.5"
+    assert tuple(found[0]) == tuple(TrialRow.model_fields)
+    knobs = [json.loads(str(row["knobs"])) for row in found]
+    assert knobs == [record.knobs.to_choices() for record in records]
+
+
+def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:
+    bench = make_bench()
+    network = bench.describe(bench.baseline(make_knobs(), INT8))
+    model = build(bench.ref(make_knobs()), 16)
+    path = write_model(tmp_path / "models" / "trial_0001", model, network, bench.predictor)
+    assert path == "models/trial_0001/layers.csv"
+    with (tmp_path / path).open(newline="", encoding="utf-8") as file:
+        layers = list(csv.DictReader(file))
+    cost = bench.predictor.predict(network)
+    assert sum(int(layer["macs"]) for layer in layers) == cost.macs
+    # The rest is the overhead of the network, 1 us.
+    total = sum(float(layer["predicted_latency_ms"]) for layer in layers)
+    assert total == pytest.approx(cost.latency_ms.value - 0.001, rel=1e-4)
+    state = load_file(tmp_path / "models" / "trial_0001" / "model.safetensors")
+    assert state.keys() == model.state_dict().keys()

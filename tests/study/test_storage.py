@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from study_fixtures import make_cost, make_knobs, make_record, make_space
+
+from hwsearch.errors import HostError, RunError
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.storage import STUDY_FILE, StudyStore
+from hwsearch.units import Quantity
+
+WITHIN: dict[Quantity, float] = {"latency": -0.5}
+OVER: dict[Quantity, float] = {"latency": 0.5}
+
+
+def make_store(folder: Path, *, seed: int = 0, fingerprint: str = "f") -> StudyStore:
+    return StudyStore(
+        folder,
+        space=make_space(input_px=[16, 24, 32]),
+        quantities=("latency",),
+        seed=seed,
+        fingerprint=fingerprint,
+    )
+
+
+def stored(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="hwsearch", storage=f"sqlite:///{folder / STUDY_FILE}")
+
+
+def play(store: StudyStore, count: int) -> list[Knobs]:
+    """Ask and tell; what is told follows from the knobs, so that samplers can be compared."""
+    asked = []
+    for _ in range(count):
+        trial, knobs = store.ask()
+        cost = make_cost(1.0 - 0.5 * knobs.saving)
+        record = make_record(trial.number, knobs=knobs, cost=cost)
+        store.tell(trial, record, (sum(knobs.prune) / 4, cost.latency_ms.value), WITHIN)
+        asked.append(knobs)
+    return asked
+
+
+def test_tell_when_within_the_budget_stores_values_and_constraints(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    trial, knobs = store.ask()
+    record = make_record(trial.number, knobs=knobs)
+    store.tell(trial, record, (0.8, 0.5), WITHIN)
+    (kept,) = stored(tmp_path).trials
+    assert kept.state is TrialState.COMPLETE
+    assert kept.values == [0.8, 0.5]
+    assert kept.constraints == WITHIN
+    assert store.records() == make_store(tmp_path).records() == [record]
+
+
+def test_tell_when_over_the_budget_teaches_no_values(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    trial, knobs = store.ask()
+    store.tell(trial, make_record(0, "over_budget", knobs=knobs, scores=()), None, OVER)
+    (kept,) = stored(tmp_path).trials
+    assert kept.state is TrialState.PRUNED
+    assert kept.values is None
+    assert kept.constraints == OVER
+    assert [record.state for record in store.records()] == ["over_budget"]
+
+
+def test_tell_when_the_trial_failed_keeps_the_record(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    trial, knobs = store.ask()
+    store.tell(trial, make_record(0, "failed", knobs=knobs, scores=()), None, WITHIN)
+    assert stored(tmp_path).trials[0].state is TrialState.FAIL
+    assert [record.state for record in store.records()] == ["failed"]
+
+
+def test_ask_when_the_seed_is_the_same(tmp_path: Path) -> None:
+    runs = []
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        runs.append(play(make_store(tmp_path / name, seed=seed), 13))
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    assert len(set(runs[0])) > 8  # not one proposal again and again
+
+
+def test_ask_when_opened_again_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = play(make_store(tmp_path / "one"), 14)
+    parts = play(make_store(tmp_path / "two"), 11) + play(make_store(tmp_path / "two"), 3)
+    assert parts == whole
+
+
+def test_ask_when_a_trial_was_interrupted_asks_it_first_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    play(store, 2)
+    _, interrupted = store.ask()
+    again = make_store(tmp_path)
+    assert len(again.records()) == 2
+    assert stored(tmp_path).trials[2].state is TrialState.FAIL
+    trial, knobs = again.ask()
+    assert knobs == interrupted
+    again.tell(trial, make_record(trial.number, knobs=knobs), (0.5, 0.5), WITHIN)
+    assert len(again.records()) == 3
+    assert again.ask()[1] != interrupted
+
+
+def test_ask_when_a_trial_was_interrupted_later_proposals_stay(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = play(make_store(tmp_path / "one"), 6)
+    store = make_store(tmp_path / "two")
+    before = play(store, 2)
+    store.ask()
+    assert before + play(make_store(tmp_path / "two"), 4) == whole
+
+
+def test_enqueue_when_something_was_tried_does_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    first = make_knobs(saving=1.0, prune=(0.0, 0.5, 0.25, 0.0), protect_edges=False)
+    store.enqueue([first])
+    assert play(store, 1) == [first]
+    store.enqueue([make_knobs(saving=0.5)])
+    states = [trial.state for trial in stored(tmp_path).trials]
+    assert states == [TrialState.COMPLETE]
+
+
+def test_store_when_the_fingerprint_changed(tmp_path: Path) -> None:
+    make_store(tmp_path, fingerprint="before")
+    make_store(tmp_path, fingerprint="before")
+    with pytest.raises(RunError, match="other settings, data or profile"):
+        make_store(tmp_path, fingerprint="after")
+
+
+def test_store_when_the_file_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_bytes(b"not a database, but long enough to be read as one" * 40)
+    with pytest.raises(HostError, match=r"study\.db cannot be opened as a study"):
+        make_store(tmp_path)
+
+
+def test_finals_when_opened_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    assert store.finals() == {}
+    store.set_final("abc", '{"x":1}')
+    store.set_final("def", "2")
+    assert make_store(tmp_path).finals() == {"abc": '{"x":1}', "def": "2"}

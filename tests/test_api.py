@@ -1,0 +1,208 @@
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hwsearch
+from hwsearch import api
+from hwsearch.errors import HwsearchError, NothingFitsError, RunError, UnitError
+from hwsearch.study.preflight import Checked, check
+from hwsearch.study.records import Record
+
+BACKBONE = """
+from torch import nn
+
+
+def tiny(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
+    )
+"""
+SPACE = """
+schema_version: 1
+name: own
+summary: one small network of the user
+backbones: ["api_backbone:tiny"]
+input_px: [16]
+pruning: {ratios: [0.0, 0.5]}
+weight_bits: target
+activation_bits: target
+training: {base_steps: 30, rung_steps: [2, 4], final_steps: 8, batch_size: 16}
+trials: 8
+"""
+
+
+class Remembers:
+    """A watcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.records: list[Record] = []
+        self.planned: set[int | None] = set()
+        self.steps = 0
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def step(self, done: int, total: int) -> None:
+        assert 0 < done <= total
+        self.steps += 1
+
+    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+        assert left_s is None or left_s >= 0
+        self.records.append(record)
+        self.planned.add(planned)
+
+    def note(self, text: str) -> None:
+        assert text
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a backbone, a space of it and forty pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HWSEARCH_CONFIG", str(tmp_path / "configuration"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "api_backbone.py").write_text(BACKBONE)
+    (tmp_path / "own.yaml").write_text(SPACE)
+    draw = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = draw.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            pixels[:, :, channel] += 100
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number:02d}.png")
+    yield tmp_path
+    # The module lies in this test's folder, so the next test must not find it.
+    sys.modules.pop("api_backbone", None)
+
+
+@pytest.fixture
+def checked() -> Checked:
+    return check(
+        target="jetson", budgets=("10ms",), data="digits", space="tiny", trials=2, time_limit=None,
+        confidence=0.9, seed=3, download=False, settings={},
+    )  # fmt: skip
+
+
+def test_package_when_asked_for_search_has_the_function() -> None:
+    assert hwsearch.search is api.search
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": "10"}, "budget '10' has no unit"),
+        ({"budget": ()}, "no budget was given"),
+        ({"budget": ["10ms", "20ms"]}, "both limit latency"),
+        ({"target": "jetsn"}, "Did you mean 'jetson'"),
+        ({"space": "tinny"}, "Did you mean 'tiny'"),
+        ({"data": "digit"}, "Did you mean 'digits'"),
+        ({"trials": 0}, "0 trials is too few"),
+        ({"confidence": 90}, "confidence 90 is not between 0 and 1"),
+        ({"time_limit": "20"}, "duration '20' is not a number with a unit"),
+        ({"settings": {"input_pixels": "32"}}, "--set has no key 'input_pixels'"),
+    ],
+)
+def test_search_when_given_what_cannot_be_used_says_so(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"target": "jetson", "budget": "10ms", "out": tmp_path / "out"}
+    with pytest.raises(ValueError, match=message) as raised:
+        api.search(**(arguments | changes))
+    assert isinstance(raised.value, HwsearchError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_when_made_is_named_after_its_conditions(checked: Checked, tmp_path: Path) -> None:
+    folder = api.new_folder(checked, tmp_path / "results")
+    assert folder.is_dir()
+    assert folder.parent == tmp_path / "results"
+    assert folder.name.endswith("_jetson-orin-nano_10ms_seed3")
+
+
+def test_folder_when_one_is_there_gets_another_name(
+    checked: Checked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> "Stopped":
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(api, "datetime", Stopped)
+    names = [api.new_folder(checked, tmp_path).name for _ in range(3)]
+    first = "2026-01-02_030405_jetson-orin-nano_10ms_seed3"
+    assert names == [first, f"{first}_1", f"{first}_2"]
+    for number in range(3, 100):
+        (tmp_path / f"{first}_{number}").mkdir()
+    with pytest.raises(RunError, match="holds a hundred runs of this second; give another --out"):
+        api.new_folder(checked, tmp_path)
+
+
+def test_folder_when_it_cannot_be_made_says_why(checked: Checked, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be made \(Not a directory\); give another --out"):
+        api.new_folder(checked, tmp_path / "file")
+
+
+def test_resume_when_the_folder_holds_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no run to resume \(run\.json is missing\)"):
+        api.resume(tmp_path)
+
+
+def test_resume_when_a_limit_is_unreadable_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"schema_version": 1}))
+    with pytest.raises(UnitError, match="duration '5' is not a number with a unit"):
+        api.resume(tmp_path, time_limit="5")
+
+
+@pytest.mark.slow
+def test_search_when_it_ends_returns_a_pick_of_its_front(place: Path) -> None:
+    watcher = Remembers()
+    result = api.search(
+        target="jetson", budget="50ms", data="pictures", space="own.yaml", watcher=watcher
+    )
+    assert result.folder.parent == Path("results")
+    assert result.pick is not None
+    assert result.pick in result.front.front
+    assert result.pick.latency_ms.value < 50
+    assert [record.trial for record in watcher.records] == list(range(8))
+    assert watcher.planned == {8}
+    assert watcher.steps > 0
+    assert watcher.phases[0] == "reading pictures"
+    written = json.loads((place / result.folder / "front.json").read_text(encoding="utf-8"))
+    assert written["pick"] == result.pick.trial
+
+
+@pytest.mark.slow
+def test_search_when_repeated_finds_the_same_and_when_resumed_goes_on(place: Path) -> None:
+    first, second = (
+        api.search(
+            target="jetson", budget=["50ms", "1MB"], data="pictures", space="own.yaml", seed=5
+        )
+        for _ in range(2)
+    )
+    assert first.folder != second.folder
+    assert first.front.front == second.front.front
+    watcher = Remembers()
+    longer = api.resume(second.folder, trials=10, watcher=watcher)
+    assert longer.folder == second.folder
+    assert [record.trial for record in watcher.records] == [8, 9]
+    assert longer.pick in longer.front.front
+
+
+@pytest.mark.slow
+def test_search_when_nothing_fits_raises_and_reports(place: Path) -> None:
+    with pytest.raises(NothingFitsError, match=r"\d ms"):
+        api.search(target="jetson", budget="1us", data="pictures", space="own.yaml")
+    (folder,) = (place / "results").iterdir()
+    assert (folder / "report.md").is_file()
