@@ -34,13 +34,16 @@ class Admission:
         return max(self.violations.values())
 
 
-def check_energy(profile: HardwareProfile, budgets: Sequence[Budget]) -> None:
-    """Refuse an energy budget for a profile without energy.
+def check_energy(
+    profile: HardwareProfile, budgets: Sequence[Budget], objectives: Sequence[Quantity] = ()
+) -> None:
+    """Refuse an energy budget or objective for a profile without energy.
 
     Raises:
         TargetError: with what to do.
     """
-    if profile.energy is None and any(budget.quantity == "energy" for budget in budgets):
+    asked = [*(budget.quantity for budget in budgets), *objectives]
+    if profile.energy is None and "energy" in asked:
         raise TargetError(
             f"{profile.name} has no energy model, so an energy budget cannot be held; "
             "drop it, or pick another target (hwsearch targets)"

@@ -122,9 +122,7 @@ class Run:
         self._write_progress(finished=datetime.now(UTC), records=done)
         for note in notes:
             self.watcher.note(note)
-        with bench.timed("report"):
-            make_report(self.folder)
-        self._write_progress(finished=datetime.now(UTC), records=done)
+        make_report(self.folder)
         return front
 
     def _search(self) -> None:

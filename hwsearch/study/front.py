@@ -129,5 +129,9 @@ def notes(
 
 
 def _beats(baseline: BaselineEntry, model: ModelEntry, quantities: Sequence[Quantity]) -> bool:
+    """No worse in anything, or both faster and more accurate, however much smaller the model is."""
     theirs, mine = objectives(baseline, quantities), objectives(model, quantities)
-    return all(a <= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine
+    if all(a <= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine:
+        return True
+    faster = baseline.latency_ms.value < model.latency_ms.value
+    return faster and baseline.accuracy > model.accuracy

@@ -14,12 +14,12 @@ from hwsearch.report.stored import RUN_FILE
 from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
 from hwsearch.study.admission import check_energy
 from hwsearch.study.settings import RunSettings
-from hwsearch.units import parse_budgets, parse_duration_s
+from hwsearch.units import Quantity, parse_budgets, parse_duration_s
 
 Weights = Literal["auto", "pretrained", "scratch"]
 
 #: Settings of ``--set`` that are not of the search space.
-_OWN_SETTINGS: Final = ("weights", "data_root", "flip")
+_OWN_SETTINGS: Final = ("weights", "data_root", "flip", "objectives")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ def check(
         alias=target if by_alias else None,
         budget_texts=budgets,
         confidence=confidence,
+        objectives=_objectives(own.get("objectives", "latency,size")),
         data=data,
         data_root=own.get("data_root"),
         flip=_flag("flip", own.get("flip")),
@@ -82,7 +83,7 @@ def preflight(settings: RunSettings) -> Checked:
     """
     budgets = settings.budgets
     profile = load_profile(settings.target)
-    check_energy(profile, budgets)
+    check_energy(profile, budgets, settings.objectives)
     check_space_bits(settings.space, profile)
     root = None if settings.data_root is None else Path(settings.data_root)
     check_data(settings.data, root, download=settings.download)
@@ -132,6 +133,19 @@ def _weights(text: str) -> Weights:
         f"weights '{text}' is not auto, pretrained or scratch; a file goes into the space: "
         "weights: PATH of a backbone"
     )
+
+
+def _objectives(text: str) -> tuple[Quantity, ...]:
+    chosen: list[Quantity] = []
+    for word in text.split(","):
+        quantity = next((known for known in get_args(Quantity) if known == word.strip()), None)
+        if quantity is None or quantity in chosen:
+            raise RunError(
+                f"objectives '{text}' are not a choice of latency, energy and size, each once; "
+                "write objectives=latency,size"
+            )
+        chosen.append(quantity)
+    return tuple(chosen)
 
 
 def _flag(name: str, text: str | None) -> bool | None:

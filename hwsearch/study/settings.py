@@ -21,6 +21,7 @@ class RunSettings(BaseModel):
         alias: what the user typed, where that was an alias.
         budget_texts: as the user wrote them.
         confidence: at which the budgets must hold.
+        objectives: costs that the search brings down, beside those with a budget.
         trials: number of trials, None for as many as the time limit allows.
         time_limit_s: for search and finalization together; None for no limit.
         weights: where base weights start.
@@ -32,6 +33,7 @@ class RunSettings(BaseModel):
     alias: str | None = None
     budget_texts: tuple[str, ...]
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
+    objectives: tuple[Quantity, ...] = ("latency", "size")
     data: str = "digits"
     data_root: str | None = None
     flip: bool | None = None
@@ -49,9 +51,9 @@ class RunSettings(BaseModel):
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """What the search brings down: latency always, and whatever else has a budget."""
-        asked = [budget.quantity for budget in self.budgets]
-        return ("latency", *(quantity for quantity in asked if quantity != "latency"))
+        """What the search brings down: the objectives, and whatever else has a budget."""
+        asked = (budget.quantity for budget in self.budgets)
+        return tuple(dict.fromkeys([*self.objectives, *asked]))
 
     @property
     def trial_count(self) -> int | None:

@@ -335,9 +335,9 @@ def test_no_settings_change_nothing(small: SearchSpace) -> None:
 
 
 def test_known_backbone_keeps_its_stem_and_new_one_has_its_own() -> None:
-    changed = apply_settings(load_space("tiny"), {"backbones": "resnet18,resnet10t"})
+    changed = apply_settings(load_space("tiny"), {"backbones": "resnet18,lcnet_050"})
     strides = {backbone.name: backbone.stem_stride for backbone in changed.backbones}
-    assert strides == {"resnet18": None, "resnet10t": 1}
+    assert strides == {"resnet18": None, "lcnet_050": 1}
 
 
 @pytest.mark.parametrize(
