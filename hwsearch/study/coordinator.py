@@ -256,7 +256,7 @@ class Run:
         if not full:
             return 0.0
         mean = sum(full) / len(full)
-        return _EXPECTED_FINALS * mean * training.final_steps / training.rung_steps[-1]
+        return _EXPECTED_FINALS * mean * self._bench.final_steps / training.rung_steps[-1]
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())

@@ -133,7 +133,7 @@ def _final(
     with bench.timed("finalize"):
         model = inherit(bench.plan(candidate), bench.data, batch_size=training.batch_size)
         recipe = Recipe(
-            steps=training.final_steps,
+            steps=bench.final_steps,
             batch_size=training.batch_size,
             learning_rate=FINE_TUNING_RATE,
             seed=derived_seed(bench.settings.seed, candidate.id, "final"),

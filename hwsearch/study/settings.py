@@ -86,6 +86,19 @@ class RunSettings(BaseModel):
         return re.sub(r"[^A-Za-z0-9._@-]+", "-", name)
 
 
+def full_steps(least: int, pictures: int, batch_size: int, *, passes: int, most: int) -> int:
+    """Optimizer steps for training that sees the data some times, whatever its size.
+
+    Args:
+        least: what the search space says.
+        pictures: of the training split.
+        batch_size: pictures in each step.
+        passes: over the data, unless that takes more than ``most`` steps.
+        most: keeps large data sets affordable; the space may still ask for more.
+    """
+    return max(least, min(most, -(-passes * pictures // batch_size)))
+
+
 def derived_seed(*parts: object) -> int:
     """A seed of 31 bits from a run's seed and what it is for; equal parts give equal seeds."""
     text = canonical_json([str(part) for part in parts])

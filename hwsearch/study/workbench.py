@@ -30,7 +30,12 @@ from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import value_of
-from hwsearch.study.settings import RunSettings, derived_seed
+from hwsearch.study.settings import RunSettings, derived_seed, full_steps
+
+#: Passes over the data: a dense network from random weights, and full fine-tuning. On 4,250
+#: pictures of CIFAR-10, 3 passes left the dense networks at 40 %.
+_BASE_PASSES, _MOST_BASE_STEPS = 12, 2000
+_FINAL_PASSES, _MOST_FINAL_STEPS = 4, 1000
 
 Importance = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
 
@@ -186,6 +191,18 @@ class Workbench:
         """Add the time of a ``with`` block to a phase."""
         return _Timer(self.wall_s, phase)
 
+    @property
+    def final_steps(self) -> int:
+        """Optimizer steps of full fine-tuning."""
+        training = self.settings.space.training
+        return full_steps(
+            training.final_steps,
+            len(self.data.train),
+            training.batch_size,
+            passes=_FINAL_PASSES,
+            most=_MOST_FINAL_STEPS,
+        )
+
     def _base(self, ref: BackboneRef, px: int) -> BaseNetwork:
         training = self.settings.space.training
         path = self.settings.space.backbone(ref.name).weights
@@ -194,7 +211,13 @@ class Workbench:
             self.data,
             px,
             Recipe(
-                steps=training.base_steps,
+                steps=full_steps(
+                    training.base_steps,
+                    len(self.data.train),
+                    training.batch_size,
+                    passes=_BASE_PASSES,
+                    most=_MOST_BASE_STEPS,
+                ),
                 batch_size=training.batch_size,
                 seed=derived_seed(self.settings.seed, "base"),
             ),

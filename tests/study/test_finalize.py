@@ -26,13 +26,14 @@ def test_finalists_when_the_front_is_small_adds_the_next_layers() -> None:
     front = [point(n, 50 + n, 1.0 + n) for n in range(3)]
     behind = [point(10 + n, 40 + n, 1.0 + n) for n in range(3)]
     far = [point(20 + n, 10 + n, 1.0 + n) for n in range(3)]
-    chosen = finalists([*far, *behind, *front], make_bench())
-    assert [record.trial for record in chosen] == [0, 1, 2, 10, 11, 12]
+    last = [point(30 + n, 1 + n, 1.0 + n) for n in range(3)]
+    chosen = finalists([*last, *far, *behind, *front], make_bench())
+    assert [record.trial for record in chosen] == [0, 1, 2, 10, 11, 12, 20, 21, 22]
 
 
 def test_finalists_when_the_front_is_long_keeps_both_ends() -> None:
     chosen = finalists([point(n, 10 + n, 1.0 + n) for n in range(30)], make_bench())
-    assert len(chosen) == 8
+    assert len(chosen) == 10
     assert (chosen[0].trial, chosen[-1].trial) == (0, 29)
 
 

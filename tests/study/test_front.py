@@ -97,10 +97,34 @@ def test_never_worse_when_a_model_equals_the_baseline_keeps_it() -> None:
     assert refused == []
 
 
-def test_never_worse_when_the_baseline_is_larger_in_one_cost_keeps_the_model() -> None:
-    models, baseline = [model_entry(1, 0.8, 1.0, 500)], baseline_entry(0.9, 0.9, 600)
+def test_never_worse_when_the_baseline_is_larger_and_as_accurate_keeps_the_model() -> None:
+    models, baseline = [model_entry(1, 0.9, 1.0, 500)], baseline_entry(0.9, 0.9, 600)
     assert never_worse(models, [baseline], ("latency", "size"))[0] == models
     assert never_worse(models, [baseline], ("latency",))[0] == []
+
+
+def test_never_worse_when_a_small_model_is_slower_and_less_accurate_drops_it() -> None:
+    models, baseline = [model_entry(1, 0.8, 1.0, 500)], baseline_entry(0.9, 0.9, 600)
+    offered, refused = never_worse(models, [baseline], ("latency", "size"))
+    assert offered == []
+    assert "is better" in refused[0][1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)), max_size=3),
+)
+def test_never_worse_offers_nothing_slower_and_less_accurate(
+    points: list[tuple[int, int, int]], base: list[tuple[int, int, int]]
+) -> None:
+    models = [model_entry(n, a / 10, ms, size) for n, (a, ms, size) in enumerate(points)]
+    baselines = [baseline_entry(a / 10, ms, size) for a, ms, size in base]
+    offered, refused = never_worse(models, baselines, ("latency", "size"))
+    assert len(offered) + len(refused) == len(models)
+    for model in offered:
+        for baseline in baselines:
+            slower = model.latency_ms.value > baseline.latency_ms.value
+            assert not (slower and model.accuracy < baseline.accuracy)
 
 
 @given(

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from study_fixtures import make_settings, make_space
 
-from hwsearch.study.settings import RunSettings, derived_seed
+from hwsearch.study.settings import RunSettings, derived_seed, full_steps
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
 SEED_OF_BASE = 517365728
@@ -67,6 +67,29 @@ def test_settings_when_written_and_read() -> None:
 def test_settings_when_a_value_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
         make_settings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("least", "pictures", "steps"),
+    [
+        (240, 1079, 240),  # twelve passes over digits are 203 steps: the space's number stands
+        (240, 4250, 797),  # 12 * 4250 / 64 = 796.9, rounded up
+        (240, 50_000, 2000),  # 9375 steps would be too many
+        (3000, 50_000, 3000),  # unless the space asks for more
+    ],
+)
+def test_full_steps_when_data_are_small_and_large(least: int, pictures: int, steps: int) -> None:
+    assert full_steps(least, pictures, 64, passes=12, most=2000) == steps
+
+
+def test_full_steps_when_the_batch_grows_falls() -> None:
+    steps = [full_steps(1, 4250, batch, passes=4, most=1000) for batch in (16, 32, 64, 128)]
+    assert steps == sorted(steps, reverse=True)
+    assert all(
+        steps[at] * batch >= 4 * 4250
+        for at, batch in enumerate((16, 32, 64, 128))
+        if steps[at] < 1000
+    )
 
 
 def test_quantities_when_latency_has_no_budget() -> None:
