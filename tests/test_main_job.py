@@ -153,3 +153,40 @@ def test_budget_when_below_what_is_reachable_says_the_least(tmp_path: Path) -> N
     assert "the least that is reachable is" in done.stderr
     assert (next((tmp_path / "results").iterdir()) / "report.md").is_file()
     assert not list((tmp_path).rglob("*.safetensors")), "nothing was trained"
+
+
+def without_times(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "train_s"} for row in csv.DictReader(file)]
+
+
+def test_trials_when_the_seed_is_the_same_are_the_same(tmp_path: Path) -> None:
+    """Fresh caches on both sides, so that the base networks are trained again as well."""
+    tables = []
+    for name in ("first", "second"):
+        home = tmp_path / name
+        home.mkdir()
+        settings = [part for pair in SHORT for part in ("--set", pair)]
+        done = hwsearch(
+            "run", "--target", "jetson-orin-nano", "--budget", "10ms", "--trials", "5",
+            "--seed", "3", "--set", "backbones=test_resnet", *settings,
+            cache=home / "cache", folder=home,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (folder,) = (home / "results").iterdir()
+        tables.append(without_times(folder / "trials.csv"))
+    assert len(tables[0]) == 5
+    assert tables[0] == tables[1]
+
+
+def test_trials_when_the_seed_differs_differ(finished: Path, tmp_path: Path) -> None:
+    settings = [part for pair in SHORT for part in ("--set", pair)]
+    done = hwsearch(
+        "run", "--target", "jetson", "--budget", "10ms", "--trials", "4", "--seed", "9",
+        "--set", "backbones=test_resnet", *settings,
+        cache=tmp_path / "cache", folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    ours = [row["knobs"] for row in without_times(folder / "trials.csv")]
+    assert ours != [row["knobs"] for row in without_times(finished / "trials.csv")][:4]

@@ -24,7 +24,13 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
-from hwsearch.study.finalize import FinalScore, baseline_candidates, finalists, finalize
+from hwsearch.study.finalize import (
+    MOST_FINALISTS,
+    FinalScore,
+    baseline_candidates,
+    finalists,
+    finalize,
+)
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import write_front, write_model, write_run, write_trials
 from hwsearch.study.preflight import Checked
@@ -38,8 +44,8 @@ from hwsearch.study.workbench import Workbench
 _EXHAUSTED: Final = 60
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
-#: Networks fine-tuned at the end, for estimating the time that must be kept for it.
-_EXPECTED_FINALS: Final = 13
+#: Baselines fine-tuned at the end (of two backbones), for estimating the time to keep for it.
+_EXPECTED_BASELINES: Final = 4
 
 
 @dataclass(kw_only=True)
@@ -256,7 +262,8 @@ class Run:
         if not full:
             return 0.0
         mean = sum(full) / len(full)
-        return _EXPECTED_FINALS * mean * self._bench.final_steps / training.rung_steps[-1]
+        networks = min(MOST_FINALISTS, len(full)) + _EXPECTED_BASELINES
+        return networks * mean * self._bench.final_steps / training.rung_steps[-1]
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())

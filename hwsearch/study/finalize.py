@@ -22,7 +22,7 @@ from hwsearch.study.workbench import BASELINES, Workbench
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason.
 _LEAST = 8
-_MOST = 10
+MOST_FINALISTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
     chosen: list[Record] = []
     while left and len(chosen) < _LEAST:
         layer = [left[at] for at in non_dominated([_point(record, bench) for record in left])]
-        room = _MOST - len(chosen)
+        room = MOST_FINALISTS - len(chosen)
         ordered = sorted(layer, key=lambda record: (_point(record, bench)[1:], record.trial))
         chosen += _spaced(ordered, room)
         taken = {record.trial for record in layer}

@@ -157,7 +157,7 @@ def write_model(
         writer.writerow(
             [kernel.name, kernel.kind.value, kernel.stage, kernel.in_channels, kernel.out_channels,
              kernel.bits.weight_bits, kernel.bits.activation_bits, kernel.macs,
-             f"{kernel.weight_bytes:g}", f"{cost.latency_ms:.6g}",
+             kernel.weight_bytes, f"{cost.latency_ms:.6g}",
              "" if cost.energy_mj is None else f"{cost.energy_mj:.6g}", cost.bound]
         )  # fmt: skip
     replace_file(folder / "layers.csv", text.getvalue().encode())
