@@ -6,6 +6,7 @@ folder, then among the files that came with the package.
 
 import difflib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -82,6 +83,30 @@ def read_model(path: Path, model: type[ModelT]) -> ModelT:
         unique = sorted(dict.fromkeys(problems))
         raise FileModelError("\n".join(f"{path}:{line}: {text}" for line, text in unique))
     return value
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a file so that readers see all of it or the earlier one, whatever is killed.
+
+    Args:
+        path: in a folder that exists.
+        content: all of it.
+        mode: of the file; for the owner alone unless it is to be shared.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:

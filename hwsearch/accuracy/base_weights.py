@@ -10,9 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +28,7 @@ from torch import Tensor, nn
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.training import Recipe, Score, evaluate, reestimate_batch_norm, train
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.files import cache_folder
+from hwsearch.files import cache_folder, write_atomically
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.trace import trace
 
@@ -145,24 +143,6 @@ def base_network(
     if made is None:
         raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
     return dataclasses.replace(made, cached=False)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see all of it or the earlier one, whatever is killed.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
-    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def cache_error(folder: Path, error: OSError) -> HostError:

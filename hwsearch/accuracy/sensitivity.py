@@ -15,13 +15,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from hwsearch.accuracy.base_weights import BaseNetwork, cache_error, write_atomically
+from hwsearch.accuracy.base_weights import BaseNetwork, cache_error
 from hwsearch.accuracy.data.batches import normalized, resized
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import calibration_batches
 from hwsearch.bits import FP32, LayerBits
 from hwsearch.errors import BackboneError
-from hwsearch.files import cache_folder
+from hwsearch.files import cache_folder, write_atomically
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.nets.quantize import Scheme, WeightQuantizer, calibrate, only, quantize
 

@@ -7,8 +7,6 @@ shipped ``front.schema.json`` and ``run.schema.json`` are their JSON schemas.
 import csv
 import io
 import json
-import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import RunError
+from hwsearch.files import write_atomically
 from hwsearch.units import CANONICAL_UNIT, Quantity
 
 SCHEMA_VERSION: Final = 1
@@ -399,19 +398,8 @@ def replace_file(path: Path, content: bytes) -> None:
         RunError: the folder cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp makes files for the owner alone; a report is to be shared.
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        # A report is to be shared.
+        write_atomically(path, content, mode=0o644)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}); free or unlock it") from None
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -50,8 +51,6 @@ def entry(
     layers: str | None,
 ) -> dict[str, Any]:
     """The fields that models, baselines and the closest point share in ``front.json``."""
-    import json
-
     return {
         "trial": trial,
         "backbone": candidate.backbone,

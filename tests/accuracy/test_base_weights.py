@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from hwsearch.accuracy import base_weights
-from hwsearch.accuracy.base_weights import BaseNetwork, OnStep, base_network, write_atomically
+from hwsearch.accuracy.base_weights import BaseNetwork, OnStep, base_network
 from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
 from hwsearch.accuracy.training import Recipe, evaluate, train
 from hwsearch.errors import BackboneError, HostError
+from hwsearch.files import write_atomically
 from hwsearch.nets.backbone import BackboneRef, build
 
 PX = 8

@@ -269,7 +269,7 @@ def test_replace_file_keeps_the_old_content_when_it_fails(
     def full_disk(_: Any) -> None:  # noqa: ANN401
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hwsearch.report.stored.os.fsync", full_disk)
+    monkeypatch.setattr("hwsearch.files.os.fsync", full_disk)
     with pytest.raises(RunError, match=r"a\.txt cannot be written \(No space left on device\)"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
