@@ -125,6 +125,8 @@ def test_run_when_interrupted_names_the_command_that_finishes_it(
             env=surroundings,
             stdout=subprocess.DEVNULL,
             stderr=errors,
+            # A background job of a shell ignores SIGINT, and hands that on to what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + 200
     while "trial 1 (2 of 5000)" not in (filled / "err.txt").read_text():
