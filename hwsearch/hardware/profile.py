@@ -7,24 +7,24 @@ The file model of ``hw_profiles/*.yaml``. The numbers that belong together share
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from datetime import date
 from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import TargetError
+from hwsearch.hardware.file_model import (
+    BitsText,
+    FileModel,
+    Fraction,
+    Name,
+    Positive,
+    Provenance,
+    Text,
+)
 from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelKind
+from hwsearch.hardware.learned.model import Fit
 
 #: What this version reads and writes; a file of a newer one is refused.
 SCHEMA_VERSION: Final = 1
@@ -32,37 +32,7 @@ SCHEMA_VERSION: Final = 1
 _RUNTIME_NAMES: Final = {FP32: "fp32", FP16: "fp16", INT8: "int8"}
 
 
-def _parse_bits(value: object) -> object:
-    return LayerBits.parse(value) if isinstance(value, str) else value
-
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
-BitsText = Annotated[LayerBits, BeforeValidator(_parse_bits), PlainSerializer(str)]
-
-
-class _FileModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Provenance(_FileModel):
-    """Where the numbers of a group come from.
-
-    Attributes:
-        source: "measured" on this target; "derived" from measurements or from another number;
-            "spec sheet" of the maker; "declared" by whoever wrote the profile.
-        reference: the document, data or command behind it, and what it showed.
-        date: when the numbers were read or measured.
-    """
-
-    source: Literal["measured", "derived", "spec sheet", "declared"]
-    reference: Text
-    date: date
-
-
-class ComputeRate(_FileModel):
+class ComputeRate(FileModel):
     """How fast the device multiplies at one pair of widths.
 
     Attributes:
@@ -74,21 +44,21 @@ class ComputeRate(_FileModel):
     channel_block: Annotated[int, Field(ge=1, le=256, strict=True)]
 
 
-class ComputeRates(_FileModel):
+class ComputeRates(FileModel):
     """Peak rates by bits."""
 
     provenance: Provenance
     by_bits: Annotated[Mapping[BitsText, ComputeRate], Field(min_length=1)]
 
 
-class Memory(_FileModel):
+class Memory(FileModel):
     """The memory that weights and activations travel through, at 1e9 bytes per GB."""
 
     provenance: Provenance
     bandwidth_gb_per_s: Positive
 
 
-class KernelRate(_FileModel):
+class KernelRate(FileModel):
     """What one kind of kernel makes of one pair of widths; exactly one of the first two is given.
 
     Attributes:
@@ -111,7 +81,7 @@ class KernelRate(_FileModel):
         return self
 
 
-class Kernels(_FileModel):
+class Kernels(FileModel):
     """What the runtime makes of the device.
 
     Attributes:
@@ -148,7 +118,7 @@ class Kernels(_FileModel):
         return by_kind
 
 
-class Energy(_FileModel):
+class Energy(FileModel):
     """Energy of one inference = baseline power x latency + active energy.
 
     Attributes:
@@ -165,7 +135,7 @@ class Energy(_FileModel):
     active_pj_per_byte: Positive
 
 
-class Interval(_FileModel):
+class Interval(FileModel):
     """How wrong the predictor is: log(measured / predicted) is normal around 0.
 
     Attributes:
@@ -178,7 +148,7 @@ class Interval(_FileModel):
     energy_sigma_log: Positive
 
 
-class HardwareProfile(_FileModel):
+class HardwareProfile(FileModel):
     """One (device, runtime, power mode).
 
     Attributes:
@@ -188,6 +158,7 @@ class HardwareProfile(_FileModel):
         channel_granularity: pruning keeps channel counts to multiples of it.
         activation_quantization: of integers; TensorRT is symmetric (no zero point).
         energy: None where there is no evidence.
+        fit: what was learned from measured networks; None where the rates are all there is.
     """
 
     schema_version: Annotated[int, Field(strict=True)]
@@ -199,7 +170,7 @@ class HardwareProfile(_FileModel):
     runtime: Text
     runtime_version: Text
     power_mode: Text
-    evidence: Literal["measured", "derived", "spec sheet", "declared"]
+    evidence: Literal["measured", "derived", "spec sheet", "simulated", "declared"]
     channel_granularity: Annotated[int, Field(ge=1, le=256, strict=True)]
     activation_quantization: Literal["symmetric", "affine"]
     compute: ComputeRates
@@ -207,6 +178,7 @@ class HardwareProfile(_FileModel):
     kernels: Kernels
     energy: Energy | None
     interval: Interval
+    fit: Fit | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -233,6 +205,8 @@ class HardwareProfile(_FileModel):
         if self.energy is not None:
             for bits in sorted(used - set(self.energy.active_pj_per_mac)):
                 problems.append(f"kernels use {bits} but energy.active_pj_per_mac lacks it")
+        if self.fit is not None and self.fit.energy is not None and self.energy is None:
+            problems.append("fit.energy needs the energy section, which says what it is drawn by")
         if self.name in self.aliases:
             problems.append(f"'{self.name}' is its own alias")
         if problems:

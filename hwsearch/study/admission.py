@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwsearch.errors import TargetError
-from hwsearch.hardware.predictor import Cost, Prediction
+from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.units import Budget, Quantity
 

@@ -38,14 +38,12 @@ from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
 from hwsearch.study.storage import ProposedTrial, StudyStore
 from hwsearch.study.trial import Trial
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.workbench import BASELINES, Workbench
 
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
-#: Baselines fine-tuned at the end (of two backbones), for estimating the time to keep for it.
-_EXPECTED_BASELINES: Final = 4
 
 
 @dataclass(kw_only=True)
@@ -262,7 +260,8 @@ class Run:
         if not full:
             return 0.0
         mean = sum(full) / len(full)
-        networks = min(MOST_FINALISTS, len(full)) + _EXPECTED_BASELINES
+        backbones = {record.knobs.backbone for record in records if len(record.scores) > 2}
+        networks = min(MOST_FINALISTS, len(full)) + len(BASELINES) * len(backbones)
         return networks * mean * self._bench.final_steps / training.rung_steps[-1]
 
     def _spent_s(self) -> float:

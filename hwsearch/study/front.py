@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from hwsearch.hardware.predictor import Cost
+from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import BaselineEntry, ModelEntry
 from hwsearch.study.admission import Admission, upper_of
 from hwsearch.units import Budget, Quantity, format_quantity

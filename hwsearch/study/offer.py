@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scipy.stats import kendalltau
 
-from hwsearch.hardware.predictor import Cost
+from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import (
     BaselineEntry,
     BudgetEntry,

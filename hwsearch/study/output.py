@@ -14,8 +14,9 @@ from typing import Any, Final
 from torch import nn
 
 from hwsearch.accuracy.training import Score
+from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
-from hwsearch.hardware.predictor import Cost, CostPredictor
+from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.report.stored import (
     FRONT_FILE,

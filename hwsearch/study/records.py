@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError
-from hwsearch.hardware.predictor import Cost, Prediction
+from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.report.stored import CostEntry, TrialRow, TrialState
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
@@ -163,6 +163,7 @@ def _prediction_json(prediction: Prediction) -> dict[str, Any]:
         "confidence": prediction.confidence,
         "source": prediction.source,
         "sigma_log": prediction.sigma_log,
+        "extrapolated": prediction.extrapolated,
     }
 
 

@@ -19,8 +19,9 @@ from hwsearch.accuracy.ladder import Plan
 from hwsearch.accuracy.sensitivity import sensitivity_table
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
-from hwsearch.hardware.predictor import Cost, CostPredictor
+from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint

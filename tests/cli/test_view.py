@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hwsearch.accuracy.training import Score
 from hwsearch.cli.view import LiveView, PlainView, make_view, print_table, trial_text
-from hwsearch.hardware.predictor import Cost, Prediction
+from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.records import Record
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import TargetError
+from hwsearch.hardware.cost import Prediction
 from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelDesc, KernelKind, NetworkDesc
-from hwsearch.hardware.predictor import CostPredictor, Prediction
+from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile
 

@@ -10,7 +10,7 @@ from torch import nn
 from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP32, INT8, LayerBits
-from hwsearch.hardware.predictor import Cost, Prediction
+from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile
 from hwsearch.report.stored import BaselineEntry, ModelEntry, TrialState

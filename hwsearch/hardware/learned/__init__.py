@@ -1,0 +1,1 @@
+"""Factors on the roofline of a target, learned from measured networks, with their uncertainty."""

@@ -1,0 +1,225 @@
+"""Learning effects from measured networks: the most probable ones, and samples around them.
+
+The model, for network n with terms ``x`` (``TermMatrix.values``), design ``D`` and effects ``e``::
+
+    log measured_n = log sum_t x_nt exp((D e)_t) + noise,   noise ~ N(0, sigma^2)
+    e_j ~ N(0, tau_j^2)
+
+The most probable effects are found by damped Gauss-Newton steps (Levenberg-Marquardt). The samples
+are solutions of the same problem with the measurements and the prior means perturbed by draws from
+their own distributions: exact draws from the posterior where the model is linear ("randomize, then
+optimize", Bardsley et al. 2014, doi:10.1137/140964023). An effect that no measurement touches is
+left at its draw from the prior, so the samples disagree about kernels that were never measured.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from hwsearch.hardware.kernel_table import Floats
+from hwsearch.hardware.learned.terms import Effect, TermMatrix, design, distinct
+
+#: Draws from the posterior that are kept: their spread is known to about 20 %.
+SAMPLES: Final = 12
+_MOST_STEPS: Final = 60
+#: Improvement of the objective below which a solution is good enough.
+_TOLERANCE: Final = 1e-4
+_LARGEST_STEP: Final = 2.0
+#: Noise before any residual was seen, and how many measurements that is worth.
+_PRIOR_NOISE: Final = 0.1
+_PRIOR_NOISE_WEIGHT: Final = 4.0
+#: Residuals past this many sigmas count less (Huber): published tables have odd rows.
+_HUBER: Final = 2.5
+#: Keeps exponentials finite; no factor is near it.
+_LARGEST_LOG: Final = 30.0
+#: Standard deviation of an effect that is taken over from a relative unseen.
+_RELATIVE_SIGMA: Final = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """Effects with their uncertainty.
+
+    Attributes:
+        effects: name to values; the first is the most probable, the others are the samples.
+        noise: standard deviation of log(measured / predicted) around the truth of the effects.
+    """
+
+    effects: Mapping[str, tuple[float, ...]]
+    noise: float
+
+
+def learn(
+    terms: TermMatrix,
+    measured: Floats,
+    *,
+    seed: int,
+    samples: int = SAMPLES,
+    start: Mapping[str, float] | None = None,
+    prior_scale: float = 1.0,
+) -> Learned:
+    """Fit effects to measured networks.
+
+    Args:
+        terms: of the networks.
+        measured: positive, of shape (networks,), in the unit of the terms.
+        seed: of the samples.
+        samples: how many; none where only the most probable effects are wanted.
+        start: means of the effects before anything was measured, where they are not 0: those of a
+            relative of the target.
+        prior_scale: on the standard deviations before anything was measured.
+
+    Raises:
+        ValueError: numbers that do not match, or are not positive and finite.
+    """
+    if terms.values.shape[0] != len(measured) or len(measured) == 0:
+        raise ValueError(f"{len(measured)} measurements for {terms.values.shape[0]} networks")
+    if not (np.isfinite(measured).all() and (measured > 0).all()):
+        raise ValueError("a measurement is not positive and finite")
+    means = dict(start or {})
+    known = distinct(terms.effects)
+    names = [effect.name for effect in known]
+    problem = _Problem(
+        values=terms.values,
+        design=design(terms.effects, names),
+        target=np.log(measured),
+        prior_sigma=np.array([effect.sigma * prior_scale for effect in known]),
+    )
+    prior_mean = np.array([means.get(name, 0.0) for name in names])
+    noise = 2 * _PRIOR_NOISE
+    best = prior_mean
+    for _ in range(4):
+        best = problem.solve(best, problem.target, prior_mean, noise)
+        noise = problem.noise(best, noise)
+    draws: list[Floats] = [best]
+    rng = np.random.default_rng(seed)
+    for number in range(samples):
+        drawn = np.array([prior_draw(effect, number) for effect in known])
+        target = problem.target + noise * rng.standard_normal(len(measured))
+        draws.append(problem.solve(best, target, prior_mean + prior_scale * drawn, noise))
+    values = np.stack(draws, axis=1)
+    effects = {
+        name: tuple(float(value) for value in row) for name, row in zip(names, values, strict=True)
+    }
+    for name in means.keys() - set(names):
+        # Nothing was learned here, but the relative's mean is worth keeping. How sure that mean is
+        # was not kept, so that the widest effect's uncertainty is put on it.
+        effect = Effect(name, _RELATIVE_SIGMA)
+        drawn = np.array([0.0, *(prior_draw(effect, number) for number in range(samples))])
+        effects[name] = tuple(float(value) for value in means[name] + prior_scale * drawn)
+    return Learned(effects=effects, noise=noise)
+
+
+def factors(
+    effects: Mapping[str, Sequence[float]],
+    columns: Sequence[tuple[Effect, ...]],
+    *,
+    prior_scale: float = 1.0,
+) -> Floats:
+    """The factor of each column in the most probable case and in every sample.
+
+    Args:
+        effects: learned; one that is missing has mean 0 and its draws from the prior.
+        columns: of a term matrix, each with its effects.
+        prior_scale: as in ``learn``.
+
+    Returns:
+        Positive, of shape (columns, 1 + samples).
+    """
+    width = len(next(iter(effects.values())))
+    known: dict[str, Floats] = {}
+    for effect in distinct(columns):
+        values = effects.get(effect.name)
+        if values is None:
+            draws = (prior_scale * prior_draw(effect, number) for number in range(width - 1))
+            values = [0.0, *draws]
+        known[effect.name] = np.array(values)
+    sums = np.array([sum(known[effect.name] for effect in one) for one in columns])
+    found: Floats = np.exp(np.clip(sums, -_LARGEST_LOG, _LARGEST_LOG))
+    return found
+
+
+@lru_cache(maxsize=65536)
+def prior_draw(effect: Effect, sample: int) -> float:
+    """A sample's draw from the prior of an effect.
+
+    Made from the name, so an effect that was not in the fit has in every sample the value that it
+    would have had there without evidence.
+    """
+    digest = hashlib.sha256(f"{sample}/{effect.name}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    return float(effect.sigma * rng.standard_normal())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """Shapes: values (n, t), design (t, e), target (n,), prior_sigma (e,)."""
+
+    values: Floats
+    design: Floats
+    target: Floats
+    prior_sigma: Floats
+
+    def solve(self, start: Floats, target: Floats, prior: Floats, noise: float) -> Floats:
+        """The effects with the least objective, from a start."""
+        effects, damping = start.copy(), 1e-3
+        predicted, parts = self._forward(effects)
+        residual = predicted - target
+        objective = self._objective(residual, effects - prior, noise)
+        for _ in range(_MOST_STEPS):
+            weights = self._weights(residual, noise)
+            jacobian = parts @ self.design
+            weighted = jacobian * (weights / noise**2)[:, None]
+            gradient = weighted.T @ residual + (effects - prior) / self.prior_sigma**2
+            curvature = weighted.T @ jacobian + np.diag(1 / self.prior_sigma**2)
+            while True:
+                damped = curvature + damping * np.diag(np.diag(curvature))
+                step = np.clip(np.linalg.solve(damped, -gradient), -_LARGEST_STEP, _LARGEST_STEP)
+                tried, tried_parts = self._forward(effects + step)
+                tried_objective = self._objective(tried - target, effects + step - prior, noise)
+                if tried_objective <= objective or damping > 1e9:
+                    break
+                damping *= 5
+            if tried_objective > objective:
+                break
+            gain = objective - tried_objective
+            effects, residual, parts = effects + step, tried - target, tried_parts
+            objective, damping = tried_objective, max(damping / 5, 1e-9)
+            if gain <= _TOLERANCE * max(1.0, abs(objective)):
+                break
+        return effects
+
+    def noise(self, effects: Floats, noise: float) -> float:
+        """Standard deviation of the residuals, each as if it had been left out of the fit."""
+        predicted, parts = self._forward(effects)
+        residual = predicted - self.target
+        jacobian = parts @ self.design
+        weights = self._weights(residual, noise)
+        curvature = (jacobian * (weights / noise**2)[:, None]).T @ jacobian
+        curvature += np.diag(1 / self.prior_sigma**2)
+        solved = np.linalg.solve(curvature, jacobian.T)
+        leverage = np.minimum((jacobian * solved.T).sum(1) * weights / noise**2, 0.95)
+        # In between the plain and the left-out residual: its square is unbiased (HC2).
+        squares = np.minimum(residual**2 / (1 - leverage), (_HUBER * 2 * noise) ** 2)
+        total = float(squares.sum()) + _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
+        return float(np.sqrt(total / (len(residual) + _PRIOR_NOISE_WEIGHT)))
+
+    def _forward(self, effects: Floats) -> tuple[Floats, Floats]:
+        """Logarithm of the predictions, (n,), and the share of each term, (n, t)."""
+        parts = self.values * np.exp(np.clip(self.design @ effects, -_LARGEST_LOG, _LARGEST_LOG))
+        total = parts.sum(1)
+        return np.log(total), parts / total[:, None]
+
+    def _objective(self, residual: Floats, off_prior: Floats, noise: float) -> float:
+        scaled = np.abs(residual) / noise
+        huber = np.where(scaled <= _HUBER, scaled**2, _HUBER * (2 * scaled - _HUBER))
+        return float(huber.sum() + ((off_prior / self.prior_sigma) ** 2).sum())
+
+    def _weights(self, residual: Floats, noise: float) -> Floats:
+        scaled = np.abs(residual) / noise
+        weights: Floats = np.minimum(1.0, _HUBER / np.maximum(scaled, 1e-12))
+        return weights

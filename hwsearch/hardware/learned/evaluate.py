@@ -1,0 +1,158 @@
+"""From a fitted model and the kernels of networks to predictions with their uncertainty."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from hwsearch.hardware.kernel_table import Floats
+from hwsearch.hardware.learned.effects import factors
+from hwsearch.hardware.learned.model import Coefficients, KernelRange
+from hwsearch.hardware.learned.residual import correction, features_of
+from hwsearch.hardware.learned.terms import (
+    TERMS,
+    ClassifiedRows,
+    effects_of,
+    overhead_effects,
+    sum_terms,
+)
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.rates import rate_table
+
+#: How far off the factor of a kernel may be that is larger or smaller than all measured ones:
+#: utilization changes with size. The Nano's factors fitted on narrow convolutions alone are off
+#: by this on wide ones.
+_SHAPE_SIGMA: Final = 0.4
+#: Slack on the ranges, as a factor either way.
+_RANGE_SLACK: Final = 2.0
+#: Share of a prediction that may come from kernels out of range before it counts as extrapolated.
+_OUTSIDE_SHARE: Final = 0.5
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Predictions of networks; shapes (networks,), and (rows, terms) for the kernels.
+
+    Attributes:
+        value: median, in ms or mJ.
+        sigma_log: standard deviation of log(truth / value), before the interval factor.
+        spread_log: the part of it that the samples of the effects make.
+        extrapolated: the network is unlike those that were measured.
+        of_term: share of each term of each kernel in ``value``; the overhead is what is left.
+    """
+
+    value: Floats
+    sigma_log: Floats
+    spread_log: Floats
+    extrapolated: Flags
+    of_term: Floats
+
+
+def evaluate(
+    model: Coefficients, rows: ClassifiedRows, row_terms: Floats, overhead: Floats
+) -> Evaluated:
+    """Predict networks.
+
+    Args:
+        model: of latency or energy.
+        rows: kernels of the networks.
+        row_terms: terms of each row in the model's quantity, (rows, terms).
+        overhead: of each network in the same quantity, (networks,).
+    """
+    matrix = sum_terms(rows, row_terms, overhead)
+    every = factors(model.effects, matrix.effects, prior_scale=model.prior_scale)
+    totals = matrix.values @ every
+    value = totals[:, 0]
+    # Around the most probable value, not around the samples' own mean, which skewness moves.
+    spread = np.sqrt(np.mean(np.log(totals[:, 1:] / totals[:, :1]) ** 2, axis=1))
+    of_term = row_terms * _class_factors(model, rows)
+    outside = _outside_share(model.kernel_ranges, rows, of_term.sum(1), value)
+    low, high = model.measured_range
+    extrapolated = (
+        (outside > _OUTSIDE_SHARE)
+        | (spread > model.largest_spread_log)
+        | (value < low / _RANGE_SLACK)
+        | (value > high * _RANGE_SLACK)
+    )
+    if model.residual:
+        change = correction(model.residual, features_of(rows, value))
+        factor = np.exp(np.where(extrapolated, 0.0, change))
+        value, of_term = value * factor, of_term * factor[rows.table.network][:, None]
+    noise = np.full(len(value), model.noise_log)
+    if model.residual_noise_log is not None:
+        noise = np.where(extrapolated, noise, model.residual_noise_log)
+    sigma = np.sqrt(spread**2 + noise**2 + (outside * _SHAPE_SIGMA) ** 2)
+    return Evaluated(
+        value=value, sigma_log=sigma, spread_log=spread, extrapolated=extrapolated, of_term=of_term
+    )
+
+
+def energy_terms(
+    profile: HardwareProfile, latency: Coefficients, rows: ClassifiedRows
+) -> tuple[Floats, Floats]:
+    """The terms of energy in mJ: baseline power over the learned time, and active energy.
+
+    Args:
+        profile: with an energy section.
+        latency: of the same profile.
+        rows: kernels of the networks.
+
+    Returns:
+        Terms of each row, (rows, terms), and the overhead of each network, (networks,).
+    """
+    energy = profile.energy
+    assert energy is not None
+    rates = rate_table(profile)
+    mj_per_mac = np.array([rates[one.kind, one.bits].mj_per_mac for one in rows.classes])
+    macs, padded = rows.table.macs, rows.padded_macs
+    active = np.column_stack(
+        (
+            np.zeros(len(rows.table)),
+            np.stack((macs, padded - macs), axis=1) * mj_per_mac[rows.of_row][:, None],
+            rows.bytes * energy.active_pj_per_byte * 1e-9,
+        )
+    )
+    overhead = factors(latency.effects, [overhead_effects()], prior_scale=latency.prior_scale)
+    overhead_ms = profile.kernels.network_overhead_us / 1e3 * overhead[0, 0]
+    return (
+        energy.baseline_w * rows.values * _class_factors(latency, rows) + active,
+        np.full(rows.table.networks, energy.baseline_w * overhead_ms),
+    )
+
+
+def _class_factors(model: Coefficients, rows: ClassifiedRows) -> Floats:
+    """The most probable factor of each term of each row, (rows, terms)."""
+    columns = [effects_of(term, one) for one in rows.classes for term in TERMS]
+    flat = factors(model.effects, columns, prior_scale=model.prior_scale)[:, 0]
+    by_class: Floats = flat.reshape(len(rows.classes), len(TERMS))
+    return by_class[rows.of_row]
+
+
+def _outside_share(
+    ranges: Mapping[str, KernelRange], rows: ClassifiedRows, of_row: Floats, value: Floats
+) -> Floats:
+    """Share of each prediction from kernels that are larger or smaller than all measured ones."""
+    table = rows.table
+    macs_low, macs_high, elements_low, elements_high = (
+        np.array(bounds)[rows.of_row]
+        for bounds in zip(*(_bounds(ranges.get(one.variant)) for one in rows.classes), strict=True)
+    )
+    elements = table.input_elements + table.output_elements + table.weight_elements
+    inside = (
+        (table.macs >= macs_low / _RANGE_SLACK)
+        & (table.macs <= macs_high * _RANGE_SLACK)
+        & (elements >= elements_low / _RANGE_SLACK)
+        & (elements <= elements_high * _RANGE_SLACK)
+    )
+    share: Floats = table.per_network(np.where(inside, 0.0, of_row)) / value
+    return share
+
+
+def _bounds(found: KernelRange | None) -> tuple[float, float, float, float]:
+    """Bounds of MACs and elements; a variant without a range has no kernel inside."""
+    if found is None:
+        return (np.inf, -np.inf, np.inf, -np.inf)
+    return (*found.macs, *found.elements)

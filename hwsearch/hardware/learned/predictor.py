@@ -1,0 +1,129 @@
+"""Prices networks with the fit of a profile.
+
+The latency of a kernel is the sum of its terms times their learned factors, so compute and memory
+time add up here: how much of one hides behind the other is in the factors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from hwsearch.hardware.cost import Cost, KernelCost, Prediction, check_confidence
+from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
+from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.model import FittedModel
+from hwsearch.hardware.learned.terms import TERMS, ClassifiedRows, classify, latency_terms
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.roofline import bound_of
+
+_FLOOR: Final = [TERMS.index("floor")]
+_COMPUTE: Final = [TERMS.index("compute"), TERMS.index("waste")]
+_MEMORY: Final = [TERMS.index("input"), TERMS.index("output"), TERMS.index("weight")]
+
+
+class LearnedPredictor:
+    """Prices networks on one target.
+
+    Args:
+        profile: the target, with a fit.
+        confidence: of the central intervals that ``predict`` returns.
+
+    Raises:
+        ValueError: the profile has no fit.
+    """
+
+    def __init__(self, profile: HardwareProfile, confidence: float = 0.9) -> None:
+        check_confidence(confidence)
+        if profile.fit is None:
+            raise ValueError(f"{profile.name} has no fit")
+        self.profile: Final = profile
+        self.confidence: Final = confidence
+        self._fit = profile.fit
+
+    def predict(self, desc: NetworkDesc) -> Cost:
+        """Latency, energy and size of a network; as ``Roofline.predict``."""
+        return self.predict_all([desc])[0]
+
+    def predict_all(self, networks: Sequence[NetworkDesc]) -> list[Cost]:
+        """The costs of many networks at once, in their order."""
+        if not networks:
+            return []
+        rows = classify(self.profile, kernel_table(networks))
+        latency, energy = self._latency(rows), self._energy(rows)
+        return [
+            Cost(
+                latency_ms=self._prediction(latency, at),
+                energy_mj=None if energy is None else self._prediction(energy, at),
+                size_bytes=network.size_bytes,
+                macs=network.macs,
+            )
+            for at, network in enumerate(networks)
+        ]
+
+    def latency_ms(self, desc: NetworkDesc) -> float:
+        """The median latency alone."""
+        return float(self.latencies_ms(kernel_table([desc]))[0])
+
+    def latencies_ms(self, table: KernelTable) -> Floats:
+        """The median latencies of many networks, (networks,)."""
+        return self._latency(classify(self.profile, table)).value
+
+    def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
+        """The cost of every kernel, in order; as ``Roofline.kernels``."""
+        rows = classify(self.profile, kernel_table([desc]))
+        latency, energy = self._latency(rows), self._energy(rows)
+        return tuple(
+            KernelCost(
+                name=kernel.name,
+                kind=kernel.kind,
+                bits=kernel.bits,
+                macs=kernel.macs,
+                bytes=float(rows.bytes[at].sum()),
+                latency_ms=float(latency.of_term[at].sum()),
+                energy_mj=None if energy is None else float(energy.of_term[at].sum()),
+                bound=bound_of(
+                    float(latency.of_term[at, _FLOOR].sum()),
+                    float(latency.of_term[at, _COMPUTE].sum()),
+                    float(latency.of_term[at, _MEMORY].sum()),
+                ),
+            )
+            for at, kernel in enumerate(desc.kernels)
+        )
+
+    def _latency(self, rows: ClassifiedRows) -> Evaluated:
+        model = self._fit.latency
+        return _calibrated(
+            evaluate(model.coefficients, rows, *latency_terms(self.profile, rows)), model
+        )
+
+    def _energy(self, rows: ClassifiedRows) -> Evaluated | None:
+        """None where the profile says nothing of energy; without a fit of it, by its rates."""
+        if self.profile.energy is None:
+            return None
+        terms, overhead = energy_terms(self.profile, self._fit.latency.coefficients, rows)
+        model = self._fit.energy
+        if model is not None:
+            return _calibrated(evaluate(model.coefficients, rows, terms, overhead), model)
+        latency = self._latency(rows)
+        sigma_log = np.hypot(latency.sigma_log, self.profile.interval.energy_sigma_log)
+        return replace(
+            latency,
+            value=overhead + rows.table.per_network(terms.sum(1)),
+            sigma_log=sigma_log,
+            of_term=terms,
+        )
+
+    def _prediction(self, evaluated: Evaluated, at: int) -> Prediction:
+        return Prediction.lognormal(
+            median=float(evaluated.value[at]),
+            sigma_log=float(evaluated.sigma_log[at]),
+            confidence=self.confidence,
+            extrapolated=bool(evaluated.extrapolated[at]),
+        )
+
+
+def _calibrated(evaluated: Evaluated, model: FittedModel) -> Evaluated:
+    return replace(evaluated, sigma_log=evaluated.sigma_log * model.interval_factor)

@@ -1,0 +1,275 @@
+"""What a prediction adds up: the terms of a network on a target, before any factor is learned.
+
+For every class of kernels (kind, variant, window, stride, bits) there are up to six terms, summed
+over the kernels of that class. With the rates of the profile, in ms::
+
+    floor    number of kernels x floor_us
+    compute  macs / reached rate
+    waste    (padded macs - macs) / reached rate
+    input, output, weight    bytes / reached bandwidth
+
+and one term for the network as a whole, ``overhead``. A term's factor is the exponential of a sum
+of effects, from the general to the particular: "compute", "compute/conv", "compute/conv.spatial",
+"compute@W8A8" and so on. Each effect is normal around 0 before anything was measured, so what was
+learned of one class helps with its relatives, and a class that was never measured stays uncertain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+
+from hwsearch.bits import LayerBits
+from hwsearch.hardware.kernel_table import KIND_NUMBERS, Floats, Ints, KernelTable
+from hwsearch.hardware.kernels import KernelKind
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.rates import STEM_CHANNELS, Rate, no_rate, rate_table
+
+Term = Literal["floor", "compute", "waste", "input", "output", "weight"]
+TERMS: Final[tuple[Term, ...]] = ("floor", "compute", "waste", "input", "output", "weight")
+OVERHEAD: Final = "overhead"
+
+_KINDS: Final = tuple(KernelKind)
+_CONV: Final = KIND_NUMBERS[KernelKind.CONV]
+_WINDOWED: Final = (KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.GROUPED)
+_PADDED: Final = (*_WINDOWED, KernelKind.LINEAR)
+_DENSE: Final = (KernelKind.CONV, KernelKind.LINEAR)
+_LARGEST_WINDOW: Final = 15
+
+
+class KernelClass(NamedTuple):
+    """Kernels that share their factors."""
+
+    kind: KernelKind
+    stem: bool
+    window: int
+    strided: bool
+    bits: LayerBits
+
+    @property
+    def variant(self) -> str:
+        """The kind, and for convolutions what sort of it: "conv.pointwise"."""
+        if self.kind is not KernelKind.CONV:
+            return self.kind.value
+        if self.stem:
+            return "conv.stem"
+        return "conv.pointwise" if self.window == 1 else "conv.spatial"
+
+
+class Effect(NamedTuple):
+    """A learned number that is added up in the logarithm of a factor.
+
+    Attributes:
+        sigma: standard deviation before anything was measured.
+    """
+
+    name: str
+    sigma: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermMatrix:
+    """The terms of some networks.
+
+    Attributes:
+        values: of shape (networks, columns), in ms or mJ; the first column is the overhead.
+        effects: for each column the effects in its factor.
+    """
+
+    values: Floats
+    effects: tuple[tuple[Effect, ...], ...]
+
+    def of(self, networks: Any) -> "TermMatrix":  # noqa: ANN401 - whatever indexes an array
+        """The same columns for some of the networks."""
+        return TermMatrix(values=self.values[networks], effects=self.effects)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifiedRows:
+    """A table's rows with their classes and terms.
+
+    Attributes:
+        table: whose rows these are.
+        classes: the distinct ones.
+        of_row: position in ``classes``, of shape (rows,).
+        values: of shape (rows, terms), in ms, in the order of ``TERMS``.
+        padded_macs: with the channels that the runtime adds, (rows,).
+        bytes: read, written and of the weights, in the bits that a row is priced in, (rows, 3).
+    """
+
+    table: KernelTable
+    classes: tuple[KernelClass, ...]
+    of_row: Ints
+    values: Floats
+    padded_macs: Floats
+    bytes: Floats
+
+
+def classify(profile: HardwareProfile, table: KernelTable) -> ClassifiedRows:
+    """Find the classes of a table and price its rows by the profile's rates alone.
+
+    Raises:
+        TargetError: a kernel whose kind cannot run in its bits on this target.
+    """
+    packed, of_row = np.unique(_packed(table), return_inverse=True)
+    classes = tuple(_unpacked(int(code)) for code in packed)
+    rates = rate_table(profile)
+    for kernel_class in classes:
+        if (kernel_class.kind, kernel_class.bits) not in rates:
+            raise no_rate(profile, kernel_class.kind, kernel_class.bits, "of this network")
+    chosen = [rates[one.kind, one.bits] for one in classes]
+    padded_macs = table.macs * _padding(table, classes, chosen, of_row)
+    widths = np.array([_bytes_per_element(rate) for rate in chosen])[of_row]
+    elements = (table.input_elements, table.output_elements, table.weight_elements)
+    traffic = np.stack(elements, axis=1) * widths
+    us_per_mac = np.array([rate.us_per_mac for rate in chosen])[of_row]
+    reached_gb_per_s = profile.memory.bandwidth_gb_per_s * profile.kernels.bandwidth_fraction
+    values_us = np.column_stack(
+        (
+            np.full(len(table), profile.kernels.floor_us),
+            table.macs * us_per_mac,
+            (padded_macs - table.macs) * us_per_mac,
+            traffic * 1e-3 / reached_gb_per_s,
+        )
+    )
+    slowdown = np.array([rate.slowdown for rate in chosen])[of_row]
+    return ClassifiedRows(
+        table=table,
+        classes=classes,
+        of_row=of_row,
+        values=values_us * (slowdown / 1e3)[:, None],
+        padded_macs=padded_macs,
+        bytes=traffic,
+    )
+
+
+def latency_terms(profile: HardwareProfile, rows: ClassifiedRows) -> tuple[Floats, Floats]:
+    """Terms of each row, (rows, terms), and overhead of each network, (networks,), in ms."""
+    overhead_ms = profile.kernels.network_overhead_us / 1e3
+    return rows.values, np.full(rows.table.networks, overhead_ms)
+
+
+def sum_terms(rows: ClassifiedRows, values: Floats, overhead: Floats) -> TermMatrix:
+    """Sum terms by network and class; columns that are all zero are left out.
+
+    Args:
+        rows: kernels of the networks.
+        values: terms of each row, (rows, terms).
+        overhead: of each network, (networks,).
+    """
+    table, count = rows.table, len(rows.classes)
+    position = table.network * count + rows.of_row
+    size = table.networks * count
+    columns: list[Floats] = [overhead]
+    effects: list[tuple[Effect, ...]] = [overhead_effects()]
+    for number, term in enumerate(TERMS):
+        sums = np.bincount(position, weights=values[:, number], minlength=size)
+        by_class: Floats = sums.astype(np.float64).reshape(table.networks, count)
+        for at, kernel_class in enumerate(rows.classes):
+            if by_class[:, at].any():
+                columns.append(by_class[:, at])
+                effects.append(effects_of(term, kernel_class))
+    return TermMatrix(values=np.stack(columns, axis=1), effects=tuple(effects))
+
+
+def overhead_effects() -> tuple[Effect, ...]:
+    """The effects in the factor of a network's overhead."""
+    return (_ALL, Effect(OVERHEAD, 1.0))
+
+
+def effects_of(term: Term, kernel_class: KernelClass) -> tuple[Effect, ...]:
+    """The effects in the factor of a term, from the general to the particular.
+
+    The standard deviations say how far boards and runtimes of the published tables lie apart:
+    compute of one kind by a factor of about two, memory and bits by less.
+    """
+    kind, variant = kernel_class.kind.value, kernel_class.variant
+    found = [_ALL]
+    if term in {"input", "output", "weight"}:
+        found += [Effect("memory", 0.4), Effect(term, 0.4), Effect(f"{term}/{kind}", 0.4)]
+    else:
+        found += [Effect(term, _GENERAL[term]), Effect(f"{term}/{kind}", 0.4)]
+    if variant != kind:
+        found.append(Effect(f"{term}/{variant}", 0.3))
+    if kernel_class.kind in _WINDOWED:
+        found.append(Effect(f"{term}/{variant}.k{kernel_class.window}", 0.25))
+        if kernel_class.strided:
+            found.append(Effect(f"{term}/{variant}.strided", 0.25))
+    found += [
+        Effect(f"{term}@{kernel_class.bits}", 0.3),
+        Effect(f"{term}/{kind}@{kernel_class.bits}", 0.2),
+    ]
+    return tuple(found)
+
+
+_ALL: Final = Effect("all", 0.3)
+_GENERAL: Final[dict[Term, float]] = {"floor": 0.6, "compute": 0.5, "waste": 0.8}
+
+
+def distinct(columns: Sequence[tuple[Effect, ...]]) -> tuple[Effect, ...]:
+    """Every effect once, in order of appearance."""
+    return tuple(dict.fromkeys(effect for column in columns for effect in column))
+
+
+def design(columns: Sequence[tuple[Effect, ...]], known: Sequence[str]) -> Floats:
+    """Which effect is in the factor of which column: ones and zeros, (columns, effects)."""
+    at = {name: position for position, name in enumerate(known)}
+    matrix = np.zeros((len(columns), len(known)))
+    for row, effects in enumerate(columns):
+        for effect in effects:
+            matrix[row, at[effect.name]] = 1.0
+    return matrix
+
+
+# -- classes as numbers ---------------------------------------------------------------------------
+
+
+def _packed(table: KernelTable) -> Ints:
+    """One number per row that holds its class; undone by ``_unpacked``."""
+    stem = (table.kind == _CONV) & (table.in_channels <= STEM_CHANNELS)
+    window = np.minimum(table.window, _LARGEST_WINDOW)
+    windowed = np.isin(table.kind, [KIND_NUMBERS[kind] for kind in _WINDOWED])
+    code = table.kind * 2 + stem
+    code = code * 16 + np.where(windowed, window, 1)
+    code = code * 2 + (windowed & (table.stride > 1))
+    code = code * 64 + table.weight_bits
+    packed: Ints = code * 64 + table.activation_bits
+    return packed
+
+
+def _unpacked(code: int) -> KernelClass:
+    code, activation_bits = divmod(code, 64)
+    code, weight_bits = divmod(code, 64)
+    code, strided = divmod(code, 2)
+    code, window = divmod(code, 16)
+    kind, stem = divmod(code, 2)
+    return KernelClass(
+        kind=_KINDS[kind],
+        stem=bool(stem),
+        window=window,
+        strided=bool(strided),
+        bits=LayerBits(weight_bits, activation_bits),
+    )
+
+
+def _bytes_per_element(rate: Rate) -> tuple[float, float, float]:
+    """Of the input, the output and the weights."""
+    activation_bytes = rate.priced_bits.activation_bits / 8
+    return activation_bytes, activation_bytes, rate.priced_bits.weight_bits / 8
+
+
+def _padding(
+    table: KernelTable, classes: Sequence[KernelClass], rates: Sequence[Rate], of_row: Ints
+) -> Floats:
+    """Padded over real MACs, at least 1, as ``rates.padding`` does for one kernel."""
+    block = np.array([rate.channel_block for rate in rates], dtype=np.float64)[of_row]
+    padded = np.array([one.kind in _PADDED for one in classes])[of_row]
+    dense = np.array([one.kind in _DENSE for one in classes])[of_row]
+    outer = np.ceil(table.out_channels / block) * block / table.out_channels
+    inner_block = np.where(
+        table.in_channels <= STEM_CHANNELS, np.minimum(block, STEM_CHANNELS), block
+    )
+    inner = np.ceil(table.in_channels / inner_block) * inner_block / table.in_channels
+    factor: Floats = np.where(padded, outer, 1.0) * np.where(dense, inner, 1.0)
+    return factor
