@@ -6,10 +6,11 @@ Nano data set, and YOLOv8 / YOLO11 detection (ultralytics 8.3, ``yolov8.yaml``, 
 
 import math
 import re
-from dataclasses import dataclass, field
+
+from network_builder import NetworkBuilder
 
 from hwsearch.bits import LayerBits
-from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
+from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 
 _CONVNET = re.compile(r"convnet_L(\d+)_F(\d+)_((?:K\d+x\d+(?:_\d+)?_)+)W(\d+)(_DWS)?")
 _GROUP = re.compile(r"K(\d+)x\d+(?:_(\d+))?_")
@@ -25,74 +26,6 @@ _SCALES = {
     "yolo11l": (1.00, 1.00, 512),
     "yolo11x": (1.00, 1.50, 512),
 }
-
-
-@dataclass
-class _Builder:
-    bits: LayerBits
-    kernels: list[KernelDesc] = field(default_factory=list)
-
-    def add(
-        self,
-        kind: KernelKind,
-        channels: tuple[int, int],
-        size: tuple[int, int],
-        *,
-        window: int = 1,
-        stride: int = 1,
-        macs: int = 0,
-        weights: int = 0,
-        extra_input: int = 0,
-    ) -> None:
-        """A kernel on square pictures of ``size`` = (input px, output px)."""
-        bits = self.bits
-        if kind not in {KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.LINEAR}:
-            bits = LayerBits(bits.activation_bits, bits.activation_bits)
-        self.kernels.append(
-            KernelDesc(
-                name=f"{len(self.kernels):03d}",
-                kind=kind,
-                in_channels=channels[0],
-                out_channels=channels[1],
-                kernel_size=(window, window),
-                stride=(stride, stride),
-                groups=channels[0] if kind is KernelKind.DEPTHWISE else 1,
-                in_size=(size[0], size[0]),
-                out_size=(size[1], size[1]),
-                macs=macs,
-                input_elements=channels[0] * size[0] ** 2 + extra_input,
-                output_elements=channels[1] * size[1] ** 2,
-                weight_elements=weights,
-                bits=bits,
-            )
-        )
-
-    def conv(
-        self,
-        cin: int,
-        cout: int,
-        px: int,
-        window: int = 1,
-        *,
-        out_px: int | None = None,
-        stride: int = 1,
-        depthwise: bool = False,
-        residual: bool = False,
-    ) -> int:
-        """A convolution, "same" unless ``out_px`` says otherwise; returns the output px."""
-        after = -(-px // stride) if out_px is None else out_px
-        weights = cout * window**2 * (1 if depthwise else cin)
-        self.add(
-            KernelKind.DEPTHWISE if depthwise else KernelKind.CONV,
-            (cin, cout),
-            (px, after),
-            window=window,
-            stride=stride,
-            macs=weights * after**2,
-            weights=weights + cout,
-            extra_input=cout * after**2 if residual else 0,
-        )
-        return after
 
 
 def jetson_nano_convnet(name: str, bits: LayerBits) -> NetworkDesc:
@@ -112,7 +45,7 @@ def jetson_nano_convnet(name: str, bits: LayerBits) -> NetworkDesc:
     groups = [(int(window), int(count or depth)) for window, count in _GROUP.findall(match[3])]
     turns = range(max(count for _, count in groups))
     windows = [window for turn in turns for window, count in groups if turn < count]
-    builder, px, channels, padding = _Builder(bits), input_px, 3, 2
+    builder, px, channels, padding = NetworkBuilder(bits), input_px, 3, 2
     for window in windows:
         odd_of_mixed = len(groups) > 1 and (window % 2 == 1 or padding == 1)
         padding = 1 if window in {1, 3} or odd_of_mixed else 2
@@ -124,10 +57,8 @@ def jetson_nano_convnet(name: str, bits: LayerBits) -> NetworkDesc:
             builder.conv(channels, filters, px, window, out_px=after)
         px, channels = after, filters
     features = channels * px * px
-    builder.add(
-        KernelKind.LINEAR, (features, 10), (1, 1), macs=features * 10, weights=features * 10 + 10
-    )
-    return NetworkDesc(name=name, input_px=input_px, kernels=tuple(builder.kernels))
+    builder.linear(features, 10)
+    return builder.network(name, input_px)
 
 
 def yolo(name: str, input_px: int, bits: LayerBits, classes: int = 80) -> NetworkDesc:
@@ -138,7 +69,7 @@ def yolo(name: str, input_px: int, bits: LayerBits, classes: int = 80) -> Networ
     """
     depth, width, most = _SCALES[name]
     eleven = name.startswith("yolo11")
-    build = _Builder(bits)
+    build = NetworkBuilder(bits)
 
     def wide(channels: int) -> int:
         return math.ceil(min(channels, most) * width / 8) * 8
@@ -167,24 +98,24 @@ def yolo(name: str, input_px: int, bits: LayerBits, classes: int = 80) -> Networ
     _sppf(build, c5, px5)
     if eleven:
         _c2psa(build, c5, px5, max(1, round(2 * depth)))
-    build.add(KernelKind.POOLING, (c5, c5), (px5, px4))
+    build.pooling(c5, px5, px4)
     block(c5 + c4, c4, px4, at=13)
-    build.add(KernelKind.POOLING, (c4, c4), (px4, px3))
+    build.pooling(c4, px4, px3)
     block(c4 + c3, wide(256), px3, at=16)
     build.conv(wide(256), wide(256), px3, 3, stride=2)
     block(wide(256) + c4, c4, px4, at=19)
     build.conv(c4, c4, px4, 3, stride=2)
     block(c4 + c5, c5, px5, at=22)
     _heads(build, ((wide(256), px3), (c4, px4), (c5, px5)), classes, eleven)
-    return NetworkDesc(name=name, input_px=input_px, kernels=tuple(build.kernels))
+    return build.network(name, input_px)
 
 
-def _bottleneck(build: _Builder, cin: int, hidden: int, px: int, residual: bool) -> None:
+def _bottleneck(build: NetworkBuilder, cin: int, hidden: int, px: int, residual: bool) -> None:
     build.conv(cin, hidden, px, 3)
     build.conv(hidden, cin, px, 3, residual=residual)
 
 
-def _c2f(build: _Builder, cin: int, cout: int, px: int, count: int, residual: bool) -> None:
+def _c2f(build: NetworkBuilder, cin: int, cout: int, px: int, count: int, residual: bool) -> None:
     half = cout // 2
     build.conv(cin, 2 * half, px)
     for _ in range(count):
@@ -193,7 +124,7 @@ def _c2f(build: _Builder, cin: int, cout: int, px: int, count: int, residual: bo
 
 
 def _c3k2(
-    build: _Builder, cin: int, cout: int, px: int, count: int, kernels3: bool, ratio: float
+    build: NetworkBuilder, cin: int, cout: int, px: int, count: int, kernels3: bool, ratio: float
 ) -> None:
     hidden = int(cout * ratio)
     build.conv(cin, 2 * hidden, px)
@@ -210,15 +141,15 @@ def _c3k2(
     build.conv((2 + count) * hidden, cout, px)
 
 
-def _sppf(build: _Builder, channels: int, px: int) -> None:
+def _sppf(build: NetworkBuilder, channels: int, px: int) -> None:
     half = channels // 2
     build.conv(channels, half, px)
     for _ in range(3):
-        build.add(KernelKind.POOLING, (half, half), (px, px))
+        build.pooling(half, px, px)
     build.conv(4 * half, channels, px)
 
 
-def _c2psa(build: _Builder, channels: int, px: int, count: int) -> None:
+def _c2psa(build: NetworkBuilder, channels: int, px: int, count: int) -> None:
     half = channels // 2
     heads, tokens = max(1, half // 64), px * px
     build.conv(channels, channels, px)
@@ -236,7 +167,7 @@ def _c2psa(build: _Builder, channels: int, px: int, count: int) -> None:
 
 
 def _heads(
-    build: _Builder, levels: tuple[tuple[int, int], ...], classes: int, eleven: bool
+    build: NetworkBuilder, levels: tuple[tuple[int, int], ...], classes: int, eleven: bool
 ) -> None:
     box = max(16, levels[0][0] // 4, 64)
     score = max(levels[0][0], min(classes, 100))

@@ -1,6 +1,6 @@
 """From fully trained networks to what is offered: ``front.json``, also when nothing fits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import kendalltau
@@ -111,9 +111,29 @@ def make_front(
         said = notes(picked, cost, admitted, settings.budgets, settings.confidence)
     elif base:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
+    said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
     return _file(
         bench, offered, base, picked, [*said, *dropped], _tau(chosen, finals), None, None
     ), dropped
+
+
+def _extrapolated(
+    chosen: Sequence[Record], offered: Collection[int], bench: Workbench
+) -> list[str]:
+    """A note on models that the profile was not fitted to the like of, if there are any."""
+    trials = [
+        str(record.trial)
+        for record in chosen
+        if record.trial in offered
+        and record.cost is not None
+        and record.cost.latency_ms.extrapolated
+    ]
+    if not trials:
+        return []
+    return [
+        f"the latency of trial {', '.join(trials)} is extrapolated: it is unlike the networks that "
+        f"{bench.profile.name} was fitted to, so its interval is wider"
+    ]
 
 
 def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -> FrontFile:
