@@ -23,7 +23,7 @@ SAMPLER: Final = "TPESampler(multivariate=True)"
 #: A trial that was asked for and not yet told.
 ProposedTrial = optuna.Trial
 
-_RECORD, _FINAL, _FINGERPRINT = "record", "final:", "fingerprint"
+_RECORD, _FINAL, _FINGERPRINT, _QUEUE = "record", "final:", "fingerprint", "queue"
 _NAME: Final = "hwsearch"
 
 
@@ -51,7 +51,7 @@ class StudyStore:
                 f"the run in {folder} was made with other settings, data or profile; "
                 "start a new run, or put them back"
             )
-        self._put_back_interrupted()
+        self._close_interrupted()
 
     def records(self) -> list[Record]:
         """Every trial that came to an end, in order."""
@@ -66,10 +66,9 @@ class StudyStore:
         """Have these tried first, if nothing was tried yet."""
         if self._study.get_trials(deepcopy=False):
             return
-        for each in knobs:
-            chosen = each.to_choices()
-            first = {name: options[0] for name, options in self._choices.items()}
-            self._study.enqueue_trial({**first, **chosen})
+        first = {name: options[0] for name, options in self._choices.items()}
+        queue = [{**first, **each.to_choices()} for each in knobs]
+        self._study.set_user_attr(_QUEUE, queue)
 
     def ask(self) -> tuple[optuna.Trial, Knobs]:
         """The next proposal.
@@ -78,6 +77,12 @@ class StudyStore:
         interrupted goes on as it would have.
         """
         number = sum(_RECORD in t.user_attrs for t in self._study.get_trials(deepcopy=False))
+        queue = self._study.user_attrs.get(_QUEUE, [])
+        # One at a time: Optuna's own queue would put the trial that a kill ended behind the others.
+        if number < len(queue) and not self._study.get_trials(
+            deepcopy=False, states=(TrialState.WAITING,)
+        ):
+            self._study.enqueue_trial(queue[number])
         self._study.sampler = _sampler(derived_seed(self._seed, "sampler", number))
         trial = self._study.ask()
         choices: dict[str, Choice] = {}
@@ -126,15 +131,10 @@ class StudyStore:
         """Store a result of finalization."""
         self._study.set_user_attr(f"{_FINAL}{candidate_id}", text)
 
-    def _put_back_interrupted(self) -> None:
-        """Close trials that a kill left running, and propose their knobs again first."""
+    def _close_interrupted(self) -> None:
+        """Close trials that a kill left running; ``ask`` will propose their knobs again."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
-            # Killed while it was asked for, it has not all of its knobs yet, but an enqueued one
-            # has them here; any other is proposed again as it was, by its seed.
-            chosen = trial.system_attrs.get("fixed_params", trial.params)
-            if set(chosen) == set(self._choices):
-                self._study.enqueue_trial(chosen)
 
 
 def _open(path: Path, costs: int) -> optuna.Study:

@@ -113,6 +113,26 @@ def test_ask_when_a_trial_was_interrupted_later_proposals_stay(tmp_path: Path) -
     assert before + play(make_store(tmp_path / "two"), 4) == whole
 
 
+@pytest.mark.parametrize("after", range(5))
+def test_ask_when_interrupted_among_enqueued_keeps_their_order(tmp_path: Path, after: int) -> None:
+    queue = [make_knobs(saving=share) for share in (0.0, 0.25, 0.5, 0.75)]
+    store = make_store(tmp_path)
+    store.enqueue(queue)
+    before = play(store, after)
+    store.ask()
+    again = make_store(tmp_path)
+    again.enqueue(queue)
+    assert (before + play(again, 5 - after))[:4] == queue
+
+
+def test_ask_when_killed_between_enqueueing_and_asking(tmp_path: Path) -> None:
+    queue = [make_knobs(saving=share) for share in (0.0, 0.25, 0.5)]
+    store = make_store(tmp_path)
+    store.enqueue(queue)
+    stored(tmp_path).enqueue_trial(stored(tmp_path).user_attrs["queue"][0])
+    assert play(make_store(tmp_path), 3) == queue
+
+
 def test_enqueue_when_something_was_tried_does_nothing(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     first = make_knobs(saving=1.0, prune=(0.0, 0.5, 0.25, 0.0), protect_edges=False)
