@@ -1,0 +1,1 @@
+"""From a searched network to a file that a runtime reads."""

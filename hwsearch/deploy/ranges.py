@@ -1,0 +1,113 @@
+"""Ranges of layer outputs on pictures, for the runtimes whose int8 kernels write int8."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from torch import Tensor, nn
+
+from hwsearch.deploy.float_graph import FloatGraph, float_graph
+from hwsearch.deploy.onnx_graph import Graph
+from hwsearch.deploy.plan import take_off
+from hwsearch.deploy.qdq import INNER
+from hwsearch.deploy.sites import Site, find_sites
+from hwsearch.errors import BackboneError
+
+#: How far a runtime's int8 convolution reaches: up to a ReLU, or over any activation and one
+#: residual add.
+Fusion = Literal["relu", "residual"]
+
+
+def observe_output_ranges(
+    model: nn.Module, batches: Iterable[Tensor], *, fusion: Fusion = "relu"
+) -> dict[str, tuple[float, float]]:
+    """The least and greatest output of every int8 convolution on pictures.
+
+    Weights are quantized meanwhile, activations are not, as in calibration. Products have no
+    entry, since runtimes write theirs in floating point without a loss of speed, and neither has a
+    convolution that makes the result of the network.
+
+    Args:
+        model: with fake quantization; it is left as it is.
+        batches: of shape (n, 3, px, px), all of one size.
+        fusion: "relu" for ONNX Runtime: the convolution is quantized behind a ReLU or clip (key
+            ``path:inner`` where more is fused elsewhere), and a residual sum for itself. "residual"
+            for TensorRT: once, behind the activation and the residual add. OpenVINO (2026.4) needs
+            no ranges: it ran every integer layer in int8 with its input quantized alone.
+
+    Returns:
+        By layer path, in running order; empty if no convolution runs in int8.
+
+    Raises:
+        BackboneError: no pictures, or values that are not finite.
+    """
+    pictures = iter(batches)
+    first = next(pictures, None)
+    if first is None or len(first) == 0:
+        raise BackboneError("output ranges need at least one picture; give a batch")
+    bare, plans = take_off(model)
+    made = float_graph(bare, plans, first.shape[-1])
+    wanted = _wanted(made, fusion)
+    if not wanted:
+        return {}
+    tensors = list(dict.fromkeys(wanted.values()))
+    extremes = _extremes(made.graph, tensors, _singles(first, pictures))
+    return {key: extremes[tensor] for key, tensor in wanted.items()}
+
+
+def _wanted(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
+    """The tensor to look at for each key."""
+    sites = find_sites(made.graph, list(made.plans))
+    wanted: dict[str, str] = {}
+    for path, plan in made.plans.items():
+        is_convolution = made.graph.nodes[path].op_type == "Conv"
+        if plan.runs_in_int8 and is_convolution and not sites[path].result:
+            wanted.update(_keys(path, sites[path], fusion))
+    return wanted
+
+
+def _keys(path: str, site: Site, fusion: Fusion) -> dict[str, str]:
+    if fusion == "residual" or site.inner == site.outer:
+        return {path: site.outer}
+    inner = {f"{path}{INNER}": site.inner}
+    # Behind another activation nothing gains from integers unless a layer quantizes its input.
+    return inner | {path: site.outer} if site.residual else inner
+
+
+def _singles(first: Tensor, rest: Iterator[Tensor]) -> Iterator[np.ndarray[Any, Any]]:
+    """Pictures one by one, as the graph of batch 1 takes them."""
+    for batch in (first, *rest):
+        for picture in batch.detach().cpu().float().contiguous().numpy():
+            yield picture[None]
+
+
+def _extremes(
+    graph: Graph, tensors: Sequence[str], pictures: Iterable[np.ndarray[Any, Any]]
+) -> dict[str, tuple[float, float]]:
+    import onnxruntime
+    import torch
+
+    model = graph.to_model()
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    del model.graph.output[:]
+    model.graph.output.extend(known[name] for name in tensors)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    low = np.full(len(tensors), np.inf)
+    high = np.full(len(tensors), -np.inf)
+    for picture in pictures:
+        values = session.run(list(tensors), {graph.input: picture})
+        low = np.minimum(low, [value.min() for value in values])
+        high = np.maximum(high, [value.max() for value in values])
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise BackboneError("outputs are not finite on the pictures; check the weights")
+    return {
+        name: (float(least), float(greatest))
+        for name, least, greatest in zip(tensors, low, high, strict=True)
+    }

@@ -1,0 +1,106 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from deploy_fixtures import pictures, quantized
+from torch import Tensor, nn
+
+from hwsearch.bits import FP32, INT8
+from hwsearch.deploy.ranges import observe_output_ranges
+from hwsearch.errors import BackboneError
+from hwsearch.nets.quantize import activations_in_float, calibrate, quantize
+
+PX = 8
+
+
+class Net(nn.Module):
+    """A residual block with ReLU, a convolution with SiLU, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inside = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.swish = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 2)
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, values: Tensor) -> Tensor:
+        see = self.seen
+        see["stem"] = stem = torch.relu(self.stem(values))
+        see["inside:inner"] = inside = self.inside(stem)
+        see["inside"] = total = torch.relu(inside + stem)
+        see["swish:inner"] = swish = self.swish(total)
+        see["swish"] = bent = nn.functional.silu(swish)
+        result: Tensor = self.head(bent.mean((2, 3)))
+        return result
+
+
+@pytest.fixture
+def model() -> Net:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: Any = quantized(Net().eval(), PX, INT8)
+    assert isinstance(made, Net)
+    return made
+
+
+def expected(model: Net, values: Tensor) -> dict[str, tuple[float, float]]:
+    """Least and greatest of what the module itself computes, activations in float."""
+    with torch.no_grad(), activations_in_float(model):
+        model(values)
+    found = {key: (float(v.min()), float(v.max())) for key, v in model.seen.items()}
+    model.seen.clear()
+    return found
+
+
+def test_ranges_when_for_relu_fusion_are_those_of_the_module(model: Net) -> None:
+    values = pictures(PX)
+    found = observe_output_ranges(model, [values[:2], values[2:]])
+    assert list(found) == ["stem", "inside:inner", "inside", "swish:inner"]
+    true = expected(model, values)
+    for key, extremes in found.items():
+        np.testing.assert_allclose(extremes, true[key], rtol=1e-4, atol=1e-5)
+
+
+def test_ranges_when_for_residual_fusion_are_behind_everything(model: Net) -> None:
+    found = observe_output_ranges(model, [pictures(PX)], fusion="residual")
+    assert list(found) == ["stem", "inside", "swish"]
+    true = expected(model, pictures(PX))
+    for key, extremes in found.items():
+        np.testing.assert_allclose(extremes, true[key], rtol=1e-4, atol=1e-5)
+
+
+def test_ranges_when_pictures_are_split_otherwise_are_the_same(model: Net) -> None:
+    values = pictures(PX)
+    whole = observe_output_ranges(model, [values])
+    assert observe_output_ranges(model, [values[:1], values[1:]]) == whole
+    assert observe_output_ranges(model, [values.flip(0)]) == whole
+
+
+def test_ranges_when_layers_are_float_leave_them_out() -> None:
+    model = Net().eval()
+    assert observe_output_ranges(model, [pictures(PX)]) == {}
+    quantize(model, {"stem": FP32, "swish": INT8}, "affine")
+    calibrate(model, [pictures(PX)])
+    assert list(observe_output_ranges(model, [pictures(PX)])) == ["swish:inner"]
+
+
+def test_model_when_observed_is_left_as_it_was(model: Net) -> None:
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    observe_output_ranges(model, [pictures(PX)])
+    assert model.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("batches", [[], [torch.zeros(0, 3, PX, PX)]])
+def test_pictures_when_there_are_none_are_asked_for(model: Net, batches: list[Tensor]) -> None:
+    with pytest.raises(BackboneError, match="need at least one picture; give a batch"):
+        observe_output_ranges(model, batches)
+
+
+def test_outputs_when_not_finite_are_refused(model: Net) -> None:
+    with torch.no_grad():
+        model.get_parameter("inside.bias").fill_(float("inf"))
+    with pytest.raises(BackboneError, match="outputs are not finite on the pictures"):
+        observe_output_ranges(model, [pictures(PX)])
