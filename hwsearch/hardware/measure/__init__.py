@@ -1,0 +1,1 @@
+"""What ONNX files take on a device: on this machine, over SSH, or on an NVIDIA GPU."""
