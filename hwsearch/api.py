@@ -1,18 +1,20 @@
-"""The Python interface: what ``hwsearch run`` does, as a function."""
+"""The Python interface: what ``hwsearch run`` and ``hwsearch predict`` do, as functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, overload
 
 from hwsearch.errors import RunError
 from hwsearch.report.stored import FrontFile, ModelEntry
-from hwsearch.study.coordinator import Run
 from hwsearch.study.preflight import Checked, check, preflight, stored_run
-from hwsearch.study.progress import Silent, Watcher
 from hwsearch.study.settings import RunSettings
 from hwsearch.units import parse_duration_s
+
+if TYPE_CHECKING:
+    from hwsearch.report.prediction import ModelPrediction
+    from hwsearch.study.progress import Watcher
 
 DEFAULT_SPACE: Final = "tiny"
 DEFAULT_OUT: Final = Path("results")
@@ -49,7 +51,7 @@ def search(
     out: str | Path = DEFAULT_OUT,
     download: bool = False,
     settings: Mapping[str, str] | None = None,
-    watcher: Watcher | None = None,
+    watcher: "Watcher | None" = None,
 ) -> Result:
     """Find the networks for a target that meet a budget.
 
@@ -81,6 +83,62 @@ def search(
     return run(checked, folder, command=f"hwsearch.search({target!r}, {texts})", watcher=watcher)
 
 
+@overload
+def predict(
+    model: str | Path,
+    *,
+    target: str,
+    bits: int | str | None = None,
+    input_px: int | None = None,
+    confidence: float = 0.9,
+) -> "ModelPrediction": ...
+
+
+@overload
+def predict(
+    model: str | Path,
+    *,
+    target: list[str] | tuple[str, ...],
+    bits: int | str | None = None,
+    input_px: int | None = None,
+    confidence: float = 0.9,
+) -> "tuple[ModelPrediction, ...]": ...
+
+
+def predict(
+    model: str | Path,
+    *,
+    target: str | list[str] | tuple[str, ...],
+    bits: int | str | None = None,
+    input_px: int | None = None,
+    confidence: float = 0.9,
+) -> "ModelPrediction | tuple[ModelPrediction, ...]":
+    """Predict what a network costs on a target, with the interval and the cost of each kernel.
+
+    Args:
+        model: a timm name, ``package.module:function``, or the path of an ONNX file.
+        target: name, alias or file of a hardware profile; or several of them, for as many results.
+        bits: of every layer with weights: 8, "W4A8"; fp32, or what a file says, where left out.
+        input_px: height and width of the picture; as pretrained, or as in the file, where left out.
+        confidence: of the intervals.
+
+    Raises:
+        UserError: something given cannot be used, or the target cannot run the network.
+    """
+    from hwsearch.hardware.targets import load_profile
+    from hwsearch.nets.describe import describe, read_bits
+    from hwsearch.report.prediction import check_confidence, price
+
+    profiles = [load_profile(name) for name in ([target] if isinstance(target, str) else target)]
+    check_confidence(confidence)
+    asked = None if bits is None else read_bits(str(bits))
+    network = describe(str(model), input_px=input_px, bits=asked)
+    predictions = tuple(
+        price(profile, network, confidence=confidence).prediction for profile in profiles
+    )
+    return predictions[0] if isinstance(target, str) else predictions
+
+
 def new_folder(checked: Checked, out: Path) -> Path:
     """Make the folder of a new run; one that is there is never written into.
 
@@ -102,8 +160,14 @@ def new_folder(checked: Checked, out: Path) -> Path:
     raise RunError(f"{out} holds a hundred runs of this second; give another --out")
 
 
-def run(checked: Checked, folder: Path, *, command: str, watcher: Watcher | None = None) -> Result:
+def run(
+    checked: Checked, folder: Path, *, command: str, watcher: "Watcher | None" = None
+) -> Result:
     """Execute a checked run in its folder."""
+    # They need torch, which the prediction of a file must not wait for.
+    from hwsearch.study.coordinator import Run
+    from hwsearch.study.progress import Silent
+
     front = Run(
         checked=checked, folder=folder, command=command, watcher=watcher or Silent()
     ).execute()
@@ -115,7 +179,7 @@ def resume(
     *,
     trials: int | None = None,
     time_limit: str | None = None,
-    watcher: Watcher | None = None,
+    watcher: "Watcher | None" = None,
 ) -> Result:
     """Continue an interrupted run with the settings stored in its folder.
 
@@ -128,6 +192,9 @@ def resume(
     Raises:
         RunError: the folder holds no run, or the data or profile have changed since.
     """
+    from hwsearch.study.coordinator import Run
+    from hwsearch.study.progress import Silent
+
     stored = stored_run(folder)
     changes: dict[str, object] = {}
     if trials is not None:

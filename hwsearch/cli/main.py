@@ -13,6 +13,7 @@ from hwsearch.errors import HwsearchError
 #: Each verb with its line in ``--help``; the module of the same name holds the command.
 _VERBS: Final = {
     "run": "Search a target for networks within a budget, and report the front.",
+    "predict": "Predict what a network costs on a target, and where the time goes.",
     "report": "Make the report of a run again from its stored results.",
     "targets": "List the hardware profiles.",
     "spaces": "List the search spaces.",

@@ -1,0 +1,317 @@
+"""What a prediction says, as JSON and as rows, judged by its own sums and by the schema."""
+
+import json
+import math
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.errors import TargetError, UserError
+from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
+from hwsearch.hardware.predictor import CostPredictor
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.targets import load_profile
+from hwsearch.report.prediction import (
+    COMPARISON_COLUMNS,
+    KERNEL_COLUMNS,
+    SUMMARY_COLUMNS,
+    ModelPrediction,
+    Priced,
+    bound_rows,
+    comparison_headline,
+    comparison_rows,
+    headline,
+    kernel_rows,
+    kind_rows,
+    macs_text,
+    prediction_schema_text,
+    predictions_json,
+    price,
+)
+
+KEYS = {
+    "schema_version", "target", "model", "input_px", "bits", "latency_ms", "energy_mj", "macs",
+    "size_bytes", "frames_per_second", "cameras_at_30fps", "kernels",
+}  # fmt: skip
+
+
+def conv(number: int, *, size: int, channels: int, bits: LayerBits = FP32) -> KernelDesc:
+    return KernelDesc(
+        name=f"layer{number}",
+        kind=KernelKind.CONV,
+        in_channels=channels,
+        out_channels=channels,
+        kernel_size=(3, 3),
+        in_size=(size, size),
+        out_size=(size, size),
+        macs=size * size * channels * channels * 9,
+        input_elements=channels * size * size,
+        output_elements=channels * size * size,
+        weight_elements=9 * channels * channels,
+        bits=bits,
+    )
+
+
+def network(*, layers: int = 14, bits: LayerBits = FP32) -> NetworkDesc:
+    """Layers from large pictures and few channels to the opposite, and a pooling."""
+    kernels = [
+        conv(at, size=max(1, 112 >> at // 2), channels=16 << at // 3, bits=bits)
+        for at in range(layers)
+    ]
+    pooling = KernelDesc(
+        name="pool",
+        kind=KernelKind.POOLING,
+        in_channels=16,
+        out_channels=16,
+        input_elements=16 * 49,
+        output_elements=16,
+        bits=LayerBits(bits.activation_bits, bits.activation_bits),
+    )
+    return NetworkDesc(name="net", input_px=112, kernels=(*kernels, pooling))
+
+
+@pytest.fixture
+def orin() -> HardwareProfile:
+    return load_profile("jetson-orin-nano")
+
+
+@pytest.fixture
+def nano() -> HardwareProfile:
+    return load_profile("jetson-nano")
+
+
+@pytest.fixture
+def priced(orin: HardwareProfile) -> Priced:
+    return price(orin, network())
+
+
+def schema() -> dict[str, Any]:
+    folder = resources.files("hwsearch.report")
+    text = (folder / "predict.schema.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def accepts(content: object) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema()).is_valid(content))
+
+
+def percent(cell: str) -> float:
+    assert cell.endswith(" %")
+    return float(cell.removesuffix(" %"))
+
+
+# -- for programs ----------------------------------------------------------------------------------
+
+
+def test_shipped_schema_equals_the_model() -> None:
+    assert schema() == json.loads(prediction_schema_text()), (
+        "write prediction_schema_text() to hwsearch/report/predict.schema.json"
+    )
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_json_when_of_one_target_is_an_object(priced: Priced, orin: HardwareProfile) -> None:
+    content = json.loads(predictions_json([priced.prediction]))
+    assert accepts(content)
+    assert set(content) == KEYS
+    cost = CostPredictor(orin, 0.9).predict(network())
+    assert content["latency_ms"] == {
+        "value": cost.latency_ms.value,
+        "low": cost.latency_ms.low,
+        "high": cost.latency_ms.high,
+        "confidence": 0.9,
+        "source": "predicted",
+    }
+    assert (content["target"], content["model"], content["bits"]) == (orin.name, "net", "W32A32")
+    assert (content["macs"], content["size_bytes"]) == (network().macs, network().size_bytes)
+    first = content["kernels"][0]
+    assert set(first) == {"name", "kind", "macs", "bytes", "bits", "latency_ms", "bound"}
+    assert (first["name"], first["kind"], first["bits"]) == ("layer0", "conv", "W32A32")
+    assert [k["name"] for k in content["kernels"]] == [k.name for k in network().kernels]
+
+
+def test_json_when_of_several_targets_is_a_list(
+    orin: HardwareProfile, nano: HardwareProfile
+) -> None:
+    several = [price(profile, network()).prediction for profile in (orin, nano)]
+    content = json.loads(predictions_json(several))
+    assert accepts(content)
+    assert [entry["target"] for entry in content] == ["jetson-orin-nano", "jetson-nano"]
+
+
+def test_schema_when_a_key_is_wrong_refuses_it(priced: Priced) -> None:
+    content = json.loads(predictions_json([priced.prediction]))
+    for key in KEYS:
+        assert not accepts({k: v for k, v in content.items() if k != key}), key
+    for change in ({"mood": "good"}, {"schema_version": 2}, {"bits": "int8"}, {"macs": -1}):
+        assert not accepts(content | change)
+        with pytest.raises(ValidationError):
+            ModelPrediction.model_validate(content | change)
+
+
+def test_rate_when_counted_is_that_of_the_latency(priced: Priced) -> None:
+    found = priced.prediction
+    assert found.frames_per_second * found.latency_ms.value == pytest.approx(1000)
+    assert found.cameras_at_30fps == found.frames_per_second // 30
+    assert found.cameras_at_30fps * 30 <= found.frames_per_second
+
+
+def test_kernels_when_summed_leave_the_overhead(priced: Priced, orin: HardwareProfile) -> None:
+    spent = sum(kernel.latency_ms for kernel in priced.prediction.kernels)
+    assert spent + priced.prediction.overhead_ms == pytest.approx(
+        priced.prediction.latency_ms.value
+    )
+    assert priced.prediction.overhead_ms > 0
+
+
+def test_energy_when_the_profile_has_none_is_null(orin: HardwareProfile) -> None:
+    without = orin.model_copy(update={"energy": None, "fit": None})
+    found = price(without, network())
+    content = json.loads(predictions_json([found.prediction]))
+    assert content["energy_mj"] is None
+    assert accepts(content)
+    assert "energy   not known: jetson-orin-nano has no energy model" in headline(found)
+    energy = COMPARISON_COLUMNS.index("energy mJ")
+    assert comparison_rows([found])[0][energy : energy + 3] == ("-", "-", "-")
+
+
+def test_bits_when_layers_differ_are_mixed(orin: HardwareProfile) -> None:
+    asked = {kernel.name: INT8 for kernel in network().weighted} | {"layer0": FP32}
+    found = price(orin, network().with_bits(asked))
+    assert found.prediction.bits == "mixed"
+    assert accepts(json.loads(predictions_json([found.prediction])))
+    assert "in int8 x 13, fp32 x 1 on jetson-orin-nano" in headline(found)[0]
+
+
+def test_interval_when_more_is_to_be_held_is_wider(orin: HardwareProfile) -> None:
+    narrow = price(orin, network(), confidence=0.5).prediction.latency_ms
+    wide = price(orin, network(), confidence=0.99).prediction.latency_ms
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+    assert (narrow.value, wide.confidence) == (wide.value, 0.99)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.5, 90, math.nan])
+def test_confidence_when_no_probability_is_refused(
+    confidence: float, orin: HardwareProfile
+) -> None:
+    with pytest.raises(UserError, match=r"is not between 0 and 1; give one such as 0\.9"):
+        price(orin, network(), confidence=confidence)
+
+
+def test_bits_when_the_target_cannot_run_them_say_which_it_can(orin: HardwareProfile) -> None:
+    asked = network().with_bits({k.name: LayerBits(3, 8) for k in network().weighted})
+    with pytest.raises(TargetError, match=r"layer0 .* W3A8.* it runs conv in fp32, fp16, int8"):
+        price(orin, asked)
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def test_headline_when_printed_says_it_all(priced: Priced, orin: HardwareProfile) -> None:
+    first, latency, rate, energy, size, *_ = headline(priced)
+    assert first.startswith("net at 112 px in fp32 on jetson-orin-nano (TensorRT ")
+    value = priced.prediction.latency_ms
+    assert f"{value.value:.3g} ms, {value.low:.3g} to {value.high:.3g} " in latency
+    assert f"at 90 % confidence; predicted, evidence: {orin.evidence}" in latency
+    assert f"cameras of 30 fps, {math.floor(1e3 / value.high / 30)} to " in rate
+    assert orin.energy is not None
+    assert energy.endswith(f"boundary: {orin.energy.boundary}")
+    assert f"{macs_text(network().macs)}MACs" in size
+    assert size.endswith("15 fused kernels")
+
+
+def test_interval_when_wide_is_shown_as_it_is(orin: HardwareProfile) -> None:
+    found = price(orin, network(), confidence=0.9999)
+    low, high = found.prediction.latency_ms.low, found.prediction.latency_ms.high
+    assert high / low > 20
+    line = headline(found)[1]
+    assert f"{low:.3g}"[:4] in line
+    assert "99.99 % confidence" in line
+
+
+def test_note_when_bits_do_not_pay_says_so(nano: HardwareProfile, orin: HardwareProfile) -> None:
+    asked = network(bits=INT8)
+    note = "Note: 14 of 14 layers are in bits that jetson-nano does not gain from"
+    assert any(line.startswith(note) for line in headline(price(nano, asked)))
+    assert not any("does not gain from" in line for line in headline(price(orin, asked)))
+    lines = comparison_headline([price(orin, asked), price(nano, asked)])
+    assert sum(line.startswith(note) for line in lines) == 1
+    assert lines[0].startswith("net at 112 px in int8: ")
+
+
+def test_note_when_extrapolated_says_so(priced: Priced) -> None:
+    beyond = Priced(
+        profile=priced.profile,
+        prediction=priced.prediction,
+        bits=priced.bits,
+        unoffered=0,
+        extrapolated=True,
+    )
+    assert headline(beyond)[-1].startswith("Note: the network is unlike those that the profile")
+    assert comparison_rows([beyond])[0][1] == f"{priced.profile.evidence}, extrapolated"
+
+
+def test_kernel_rows_when_many_name_ten_and_add_up(priced: Priced) -> None:
+    rows = kernel_rows(priced.prediction)
+    assert [len(row) for row in rows] == [len(KERNEL_COLUMNS)] * 12
+    spent = {k.name: k.latency_ms for k in priced.prediction.kernels}
+    costliest = sorted(spent, key=lambda name: -spent[name])[:10]
+    assert [row[0] for row in rows[:10]] == costliest
+    assert [row[0] for row in rows[10:]] == ["5 others", "overhead"]
+    shares = [percent(row[KERNEL_COLUMNS.index("share")]) for row in rows]
+    assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def test_kernel_rows_when_few_have_no_others(orin: HardwareProfile) -> None:
+    rows = kernel_rows(price(orin, network(layers=3)).prediction)
+    assert [row[0] for row in rows][-1] == "overhead"
+    assert len(rows) == 5
+
+
+@pytest.mark.parametrize("rows_of", [bound_rows, kind_rows])
+def test_summary_rows_when_added_are_the_whole(rows_of: Any, priced: Priced) -> None:  # noqa: ANN401
+    rows = rows_of(priced.prediction)
+    assert [len(row) for row in rows] == [len(SUMMARY_COLUMNS)] * len(rows)
+    assert rows[-1][0] == "overhead"
+    assert sum(int(row[1]) for row in rows[:-1]) == 15
+    assert sum(percent(row[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
+
+
+def test_bound_rows_when_printed_are_all_three(priced: Priced) -> None:
+    assert [row[0] for row in bound_rows(priced.prediction)[:3]] == ["compute", "memory", "floor"]
+
+
+def test_kind_rows_when_printed_begin_with_the_costliest(priced: Priced) -> None:
+    assert [row[0] for row in kind_rows(priced.prediction)] == ["conv", "pooling", "overhead"]
+
+
+def test_comparison_rows_when_printed_are_in_the_order_given(
+    orin: HardwareProfile, nano: HardwareProfile
+) -> None:
+    several = [price(profile, network()) for profile in (nano, orin)]
+    rows = comparison_rows(several)
+    assert [row[0] for row in rows] == ["jetson-nano", "jetson-orin-nano"]
+    assert [len(row) for row in rows] == [len(COMPARISON_COLUMNS)] * 2
+    for row, one in zip(rows, several, strict=True):
+        assert float(row[2]) == pytest.approx(one.prediction.latency_ms.value, rel=0.006)
+        assert one.profile.energy is not None
+        assert row[8] == one.profile.energy.boundary
+        assert percent(row[9].partition(" ")[2]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"),
+    [(0, "0 "), (999, "999 "), (1000, "1.00 k"), (442_368, "442 k"), (1_814_073_344, "1.81 G")],
+)
+def test_macs_when_written_for_people(macs: int, text: str) -> None:
+    assert macs_text(macs) == text
+
+
+def test_name_when_it_holds_control_characters_is_one_line(orin: HardwareProfile) -> None:
+    odd = NetworkDesc(name="a\nb\x1b[31m", input_px=8, kernels=network(layers=2).kernels)
+    assert headline(price(orin, odd))[0].startswith("a b [31m at 8 px")
