@@ -12,22 +12,23 @@ def command() -> None:
 
 @command.command(name="show")
 @click.argument("target")
-def show(target: str) -> None:
-    """Print a profile: legal bits, rates, provenance."""
-    import yaml
-
-    from hwsearch.hardware.kernels import KernelKind
-    from hwsearch.hardware.profile import bits_name
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print all of it, as a profile file.")
+def show(target: str, as_yaml: bool) -> None:
+    """Print a profile: legal bits, errors, where its numbers come from."""
+    from hwsearch.cli.profile_text import profile_text
     from hwsearch.hardware.targets import load_profile
 
     profile = load_profile(target)
-    click.echo(f"{profile.name}: {profile.summary}")
-    click.echo(f"hash {profile.profile_hash}")
-    for kind in KernelKind:
-        names = ", ".join(bits_name(bits) for bits in profile.legal_bits(kind))
-        click.echo(f"{kind.value:12s} {names}")
-    content = profile.model_dump(mode="json", exclude={"name", "summary"})
-    click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), nl=False)
+    if not as_yaml:
+        click.echo(profile_text(profile), nl=False)
+        return
+    import yaml
+
+    content = profile.model_dump(mode="json", exclude_none=True)
+    text = yaml.safe_dump(
+        content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
+    click.echo(text, nl=False)
 
 
 @command.command(name="check")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from hwsearch.hardware.learned.model import FittedModel
     from hwsearch.hardware.profile import HardwareProfile
 
 #: Probability that the latency stays below the bound that the table shows.
@@ -17,7 +18,7 @@ _ONE_SIDED: Final = 0.95
 @click.command(name="targets")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """List the hardware profiles: aliases, runtimes, legal bits, evidence."""
+    """List the hardware profiles: aliases, runtimes, legal bits, evidence, errors."""
     from hwsearch.hardware.targets import list_profiles
 
     profiles = list_profiles()
@@ -32,13 +33,16 @@ def command(as_json: bool) -> None:
         [_row(profile) for profile in profiles],
     )
     click.echo(
-        "error: how far above the prediction the latency may be, "
-        f"at {100 * _ONE_SIDED:.0f} % one-sided confidence"
+        "error: mean error of the latency of networks that the fit had not seen, and how many; "
+        f"+: nothing was measured,\nand the latency may be that far above the prediction at "
+        f"{100 * _ONE_SIDED:.0f} % one-sided confidence\n"
+        "power mode: another one is chosen by its name, as in jetson-agx-orin@15W"
     )
 
 
 def _entry(profile: "HardwareProfile") -> dict[str, Any]:
     """A profile as JSON; the whole of it is what ``hwsearch profile show`` prints."""
+    fit = profile.fit
     return {
         "target": profile.name,
         "aliases": list(profile.aliases),
@@ -49,22 +53,53 @@ def _entry(profile: "HardwareProfile") -> dict[str, Any]:
         "energy": None if profile.energy is None else profile.energy.boundary,
         "evidence": profile.evidence,
         "latency_sigma_log": profile.interval.latency_sigma_log,
+        "latency_error": None if fit is None else _errors(fit.latency),
+        "energy_error": None if fit is None or fit.energy is None else _errors(fit.energy),
+        "power_modes": _modes(profile),
     }
 
 
+def _errors(model: "FittedModel") -> dict[str, Any]:
+    return model.cross_validation.model_dump(mode="json")
+
+
 def _row(profile: "HardwareProfile") -> tuple[str, ...]:
-    sigmas = NormalDist().inv_cdf(_ONE_SIDED)
-    above = math.exp(sigmas * profile.interval.latency_sigma_log) - 1
+    from hwsearch.cli.profile_text import short_bits
+    from hwsearch.hardware.kernels import KernelKind
+
     return (
         profile.name,
         ", ".join(profile.aliases),
         f"{profile.runtime} {_short(profile.runtime_version)}",
-        _short(profile.power_mode),
-        " ".join(_legal_bits(profile)),
+        " ".join([_short(profile.power_mode), *_other_modes(profile)]),
+        " ".join(short_bits(profile, KernelKind.CONV)),
         "none" if profile.energy is None else profile.energy.boundary,
         profile.evidence,
-        f"+{100 * above:.0f} %",
+        _error(profile),
     )
+
+
+def _error(profile: "HardwareProfile") -> str:
+    if profile.fit is not None:
+        checked = profile.fit.latency.cross_validation
+        return f"{checked.mape_percent:.1f} % ({checked.networks} nets)"
+    sigmas = NormalDist().inv_cdf(_ONE_SIDED)
+    above = math.exp(sigmas * profile.interval.latency_sigma_log) - 1
+    return f"+{100 * above:.0f} %"
+
+
+def _other_modes(profile: "HardwareProfile") -> list[str]:
+    """The modes besides the one that the profile describes, as they follow its name."""
+    modes = {} if profile.power_modes is None else profile.power_modes.by_name
+    return [
+        f"@{name}"
+        for name, mode in modes.items()
+        if min(mode.clock_share, mode.unit_share, mode.memory_share) < 1
+    ]
+
+
+def _modes(profile: "HardwareProfile") -> list[str]:
+    return [] if profile.power_modes is None else list(profile.power_modes.by_name)
 
 
 def _short(text: str) -> str:

@@ -6,11 +6,11 @@ The file model of ``hw_profiles/*.yaml``. The numbers that belong together share
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import TargetError
@@ -28,6 +28,11 @@ from hwsearch.hardware.learned.model import Fit
 
 #: What this version reads and writes; a file of a newer one is refused.
 SCHEMA_VERSION: Final = 1
+
+ModeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+TargetName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+]
 
 _RUNTIME_NAMES: Final = {FP32: "fp32", FP16: "fp16", INT8: "int8"}
 
@@ -52,10 +57,24 @@ class ComputeRates(FileModel):
 
 
 class Memory(FileModel):
-    """The memory that weights and activations travel through, at 1e9 bytes per GB."""
+    """The memory that weights and activations travel through, at 1e9 bytes per GB.
+
+    Attributes:
+        on_chip_mb: where a device keeps the weights of a network in a memory of its own: its size,
+            at 1e6 bytes per MB. What does not fit travels anew for every inference.
+        off_chip_gb_per_s: how fast that goes, as seen; slower than the rest of the traffic.
+    """
 
     provenance: Provenance
     bandwidth_gb_per_s: Positive
+    on_chip_mb: Positive | None = None
+    off_chip_gb_per_s: Positive | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.on_chip_mb is None) != (self.off_chip_gb_per_s is None):
+            raise ValueError("on_chip_mb and off_chip_gb_per_s go together")
+        return self
 
 
 class KernelRate(FileModel):
@@ -129,7 +148,7 @@ class Energy(FileModel):
     """
 
     provenance: Provenance
-    boundary: Literal["GPU rail", "module", "board", "wall"]
+    boundary: Literal["GPU rail", "module", "board", "wall", "simulated chip"]
     baseline_w: Positive
     active_pj_per_mac: Mapping[BitsText, Positive]
     active_pj_per_byte: Positive
@@ -148,21 +167,55 @@ class Interval(FileModel):
     energy_sigma_log: Positive
 
 
+class PowerMode(FileModel):
+    """A power mode of the same device, by its shares of the mode that the profile describes.
+
+    Attributes:
+        summary: clocks and what is switched off.
+        clock_share: of the processor's clock.
+        unit_share: of its compute units.
+        memory_share: of the memory bandwidth.
+        baseline_w: power while an inference waits; only a profile without energy may lack it.
+        active_share: of the active energy per multiply-accumulate, which falls with the voltage.
+    """
+
+    summary: Text
+    clock_share: Fraction
+    unit_share: Fraction
+    memory_share: Fraction
+    baseline_w: Positive | None = None
+    active_share: Fraction = 1.0
+
+
+class PowerModes(FileModel):
+    """Other power modes, each a target of its own: ``jetson-agx-orin@15W``.
+
+    Attributes:
+        scaling_sigma_log: what scaling by clocks adds to how wrong the predictor is.
+    """
+
+    provenance: Provenance
+    scaling_sigma_log: Positive
+    by_name: Annotated[Mapping[ModeName, PowerMode], Field(min_length=1)]
+
+
 class HardwareProfile(FileModel):
     """One (device, runtime, power mode).
 
     Attributes:
-        name: equal to the stem of the file.
+        name: equal to the stem of the file; with "@" and the name of a power mode behind it for
+            what ``hwsearch.hardware.power_modes`` derives.
         aliases: other words for it; "jetson" is the current default board of its family.
         evidence: the weakest source that the predictions rest on.
         channel_granularity: pruning keeps channel counts to multiples of it.
         activation_quantization: of integers; TensorRT is symmetric (no zero point).
         energy: None where there is no evidence.
+        power_modes: other modes of the same device; None where no clocks of them are known.
         fit: what was learned from measured networks; None where the rates are all there is.
     """
 
     schema_version: Annotated[int, Field(strict=True)]
-    name: Name
+    name: TargetName
     summary: Text
     device: Text
     family: Name
@@ -178,6 +231,7 @@ class HardwareProfile(FileModel):
     kernels: Kernels
     energy: Energy | None
     interval: Interval
+    power_modes: PowerModes | None = None
     fit: Fit | None = None
 
     @model_validator(mode="before")
@@ -207,11 +261,30 @@ class HardwareProfile(FileModel):
                 problems.append(f"kernels use {bits} but energy.active_pj_per_mac lacks it")
         if self.fit is not None and self.fit.energy is not None and self.energy is None:
             problems.append("fit.energy needs the energy section, which says what it is drawn by")
+        problems += [*self._memory_problems(), *self._mode_problems()]
         if self.name in self.aliases:
             problems.append(f"'{self.name}' is its own alias")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _memory_problems(self) -> Iterator[str]:
+        reached = self.memory.bandwidth_gb_per_s * self.kernels.bandwidth_fraction
+        slow = self.memory.off_chip_gb_per_s
+        if slow is not None and slow > reached:
+            yield (
+                f"memory.off_chip_gb_per_s {slow:g} is faster than the {reached:g} that kernels "
+                "reach of the memory itself"
+            )
+
+    def _mode_problems(self) -> Iterator[str]:
+        if self.energy is None or self.power_modes is None:
+            return
+        for name, mode in self.power_modes.by_name.items():
+            if mode.baseline_w is None:
+                yield f"power mode {name} needs a baseline_w, since there is an energy section"
+            elif mode.baseline_w > self.energy.baseline_w:
+                yield f"power mode {name} has a higher baseline_w than the profile's own mode"
 
     @cached_property
     def profile_hash(self) -> str:

@@ -2,8 +2,11 @@
 
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from hwsearch.bits import LayerBits
 from hwsearch.errors import TargetError
+from hwsearch.hardware.kernel_table import Floats
 from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.hardware.profile import HardwareProfile, bits_name
 
@@ -49,6 +52,22 @@ def rate_table(profile: HardwareProfile) -> dict[tuple[KernelKind, LayerBits], R
                 mj_per_mac=mj_per_mac,
             )
     return table
+
+
+def weight_slowdown(profile: HardwareProfile, weight_bytes: Floats | float) -> Floats | float:
+    """How much longer the weights of a network take than if all fitted on the chip, at least 1.
+
+    Args:
+        profile: of the target; 1 if it has no memory of its own for weights.
+        weight_bytes: of whole networks, in the bits that they are priced in.
+    """
+    on_chip_mb, off_chip = profile.memory.on_chip_mb, profile.memory.off_chip_gb_per_s
+    if on_chip_mb is None or off_chip is None:
+        return 1.0
+    reached = profile.memory.bandwidth_gb_per_s * profile.kernels.bandwidth_fraction
+    streamed = np.maximum(0.0, 1 - on_chip_mb * 1e6 / np.maximum(weight_bytes, 1.0))
+    slowdown: Floats = 1 + streamed * (reached / off_chip - 1)
+    return slowdown
 
 
 def no_rate(profile: HardwareProfile, kind: KernelKind, bits: LayerBits, name: str) -> TargetError:

@@ -4,7 +4,8 @@ Additive over fused kernels, in their order of execution::
 
     latency = network_overhead + sum over kernels of slowdown * (floor + longer + u * shorter)
     compute = padded_macs / (peak * compute_efficiency)
-    memory  = bytes / (bandwidth * bandwidth_fraction)
+    memory  = bytes / (bandwidth * bandwidth_fraction), weights that do not fit on the chip
+              over the slower link if the device has such a memory
     longer, shorter = max(compute, memory), min(compute, memory);   u = unhidden_fraction
     energy  = baseline_w * latency + pj_per_mac * macs + pj_per_byte * bytes
 
@@ -26,7 +27,7 @@ from hwsearch.hardware.kernel_table import Floats, KernelTable
 from hwsearch.hardware.kernels import KernelDesc, NetworkDesc
 from hwsearch.hardware.learned.terms import TERMS, classify
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import Rate, no_rate, padding, rate_table
+from hwsearch.hardware.rates import Rate, no_rate, padding, rate_table, weight_slowdown
 
 
 class _Times(NamedTuple):
@@ -134,16 +135,36 @@ class Roofline:
         return latency_us / 1e3, active_mj
 
     def _priced(self, desc: NetworkDesc) -> Iterator[tuple[KernelDesc, Rate, _Times]]:
+        streaming = self._weight_slowdown(desc)
         for kernel in desc.kernels:
-            rate = self._rates.get((kernel.kind, kernel.bits))
-            if rate is None:
-                raise no_rate(self.profile, kernel.kind, kernel.bits, kernel.name)
+            rate = self._rate(kernel)
             traffic_bytes = _traffic_bytes(kernel, rate.priced_bits)
             compute_us = kernel.macs * padding(kernel, rate.channel_block) * rate.us_per_mac
             memory_us = traffic_bytes * self._us_per_byte
+            if streaming != 1.0:
+                weight_us = _weight_bytes(kernel, rate.priced_bits) * self._us_per_byte
+                memory_us += (streaming - 1) * weight_us
             longer, shorter = max(compute_us, memory_us), min(compute_us, memory_us)
             total_us = rate.slowdown * (self._floor_us + longer + self._unhidden * shorter)
             yield kernel, rate, _Times(traffic_bytes, compute_us, memory_us, total_us)
+
+    def _rate(self, kernel: KernelDesc) -> Rate:
+        rate = self._rates.get((kernel.kind, kernel.bits))
+        if rate is None:
+            raise no_rate(self.profile, kernel.kind, kernel.bits, kernel.name)
+        return rate
+
+    def _weight_slowdown(self, desc: NetworkDesc) -> float:
+        if self.profile.memory.on_chip_mb is None:
+            return 1.0
+        weight_bytes = sum(
+            _weight_bytes(kernel, self._rate(kernel).priced_bits) for kernel in desc.kernels
+        )
+        return float(weight_slowdown(self.profile, weight_bytes))
+
+
+def _weight_bytes(kernel: KernelDesc, bits: LayerBits) -> float:
+    return kernel.weight_elements * bits.weight_bits / 8
 
 
 def _traffic_bytes(kernel: KernelDesc, bits: LayerBits) -> float:

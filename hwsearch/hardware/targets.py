@@ -1,20 +1,30 @@
-"""Targets by name: a path, the name of a profile, or an alias of one."""
+"""Targets by name: a path, the name of a profile, or an alias of one; "@" before a power mode."""
 
 from pathlib import Path
 
 from hwsearch.errors import TargetError
 from hwsearch.files import named_files, nearest, read_model
+from hwsearch.hardware.power_modes import SEPARATOR, in_power_mode
 from hwsearch.hardware.profile import HardwareProfile
 
 
 def load_profile(target: str) -> HardwareProfile:
     """The profile of a target: a YAML file, else a name, else an alias.
 
+    A power mode may follow each of them: ``jetson-agx-orin@15W``, ``mine.yaml@15W``.
+
     Raises:
         TargetError: nothing of that name; two profiles with that alias; a file named otherwise
-            than the profile in it.
+            than the profile in it; a profile without that power mode.
         FileModelError: the profile has mistakes.
     """
+    base, separator, mode = target.rpartition(SEPARATOR)
+    if separator and not _is_path(target) and target not in named_files("hw_profiles"):
+        return in_power_mode(_load(base), mode)
+    return _load(target)
+
+
+def _load(target: str) -> HardwareProfile:
     if _is_path(target):
         return read_model(Path(target), HardwareProfile)
     files = named_files("hw_profiles")
@@ -41,7 +51,9 @@ def resolve(target: str) -> tuple[str, bool]:
         TargetError, FileModelError: as ``load_profile`` does.
     """
     profile = load_profile(target)
-    return profile.name, not _is_path(target) and target != profile.name
+    by_name = target.partition(SEPARATOR)[0] == profile.name.partition(SEPARATOR)[0]
+    by_path = _is_path(target) or _is_path(target.rpartition(SEPARATOR)[0])
+    return profile.name, not by_path and not by_name
 
 
 def list_profiles() -> list[HardwareProfile]:

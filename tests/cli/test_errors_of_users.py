@@ -127,7 +127,7 @@ def write_files(place: Path) -> None:
         "weight_bits: target", "training: {rung_steps: [9, 3]}", "surplus: 1",
     ]  # fmt: skip
     (place / "many.yaml").write_text("\n".join(lines))
-    profile = packaged_folder("hw_profiles") / "jetson-nano.yaml"
+    profile = packaged_folder("hw_profiles") / "jetson-tx2.yaml"
     data = yaml.safe_load(profile.read_text(encoding="utf-8"))
     (place / "no_energy.yaml").write_text(yaml.safe_dump(data | {"energy": None}))
     for name, file in (("full", "a.png"), ("blank", "notes.txt")):

@@ -40,14 +40,37 @@ def test_table_when_piped_shows_alias_runtime_and_evidence(rows: dict[str, str])
         version = profile["runtime_version"].split()[0]
         assert f"{profile['runtime']} {version} " in rows[name]
         assert f" {profile['evidence']} " in rows[name]
-        assert profile["energy"]["boundary"] in rows[name]
+        energy = profile["energy"]
+        assert f" {'none' if energy is None else energy['boundary']} " in rows[name]
 
 
-def test_table_when_piped_shows_the_one_sided_error(rows: dict[str, str]) -> None:
-    for name, profile in PROFILES.items():
+def test_table_when_nothing_was_measured_shows_the_one_sided_error(rows: dict[str, str]) -> None:
+    priors = {name: profile for name, profile in PROFILES.items() if "fit" not in profile}
+    assert {"host", "jetson-agx-orin", "jetson-tx2"} <= set(priors)
+    for name, profile in priors.items():
         # 1.645 standard deviations leave 5 % above.
         above = math.exp(1.644854 * profile["interval"]["latency_sigma_log"]) - 1
         assert rows[name].endswith(f"+{100 * above:.0f} %")
+
+
+def test_table_when_a_profile_was_fitted_shows_its_error_however_bad(rows: dict[str, str]) -> None:
+    fitted = {name: profile["fit"] for name, profile in PROFILES.items() if "fit" in profile}
+    assert {"jetson-nano", "raspberry-pi-4", "coral-edge-tpu", "bitfusion"} <= set(fitted)
+    for name, fit in fitted.items():
+        error = fit["latency"]["cross_validation"]
+        shown = f"{error['mape_percent']:.1f} % ({error['networks']} nets)"
+        assert rows[name].endswith(f" {shown}")
+
+
+def test_table_when_a_profile_has_power_modes_names_the_others(rows: dict[str, str]) -> None:
+    assert " MAXN @15W @30W @50W " in rows["jetson-agx-orin"]
+    assert " 15 W @7W " in rows["jetson-orin-nano"]
+    assert "@" not in rows["jetson-tx2"]
+
+
+def test_table_when_there_are_many_pairs_of_bits_shows_a_range(rows: dict[str, str]) -> None:
+    assert " W2-8 A2-8 " in rows["bitfusion"]
+    assert " fp32 int8 " in rows["raspberry-pi-4"]
 
 
 def test_json_when_asked_for_is_all_that_is_printed(hwsearch: Hwsearch) -> None:
@@ -58,13 +81,20 @@ def test_json_when_asked_for_is_all_that_is_printed(hwsearch: Hwsearch) -> None:
     assert entries["jetson-orin-nano"]["aliases"] == ["jetson"]
     assert entries["jetson-orin-nano"]["legal_bits"] == ["fp32", "fp16", "int8"]
     assert entries["jetson-nano"]["legal_bits"] == ["fp32", "fp16"]
+    assert entries["jetson-orin-nano"]["power_modes"] == ["7W", "15W"]
+    assert entries["jetson-tx2"]["power_modes"] == []
+    assert len(entries["bitfusion"]["legal_bits"]) == 16
     for name, profile in PROFILES.items():
+        fit = profile.get("fit", {})
+        for quantity in ("latency", "energy"):
+            error = fit[quantity]["cross_validation"] if quantity in fit else None
+            assert entries[name][f"{quantity}_error"] == error
         assert entries[name]["latency_sigma_log"] == profile["interval"]["latency_sigma_log"]
         assert entries[name]["device"] == profile["device"]
 
 
 def test_targets_when_the_user_has_a_profile_lists_it(hwsearch: Hwsearch, tmp_path: Path) -> None:
-    own = PROFILES["jetson-nano"] | {"name": "my-board", "energy": None, "power_mode": "[red]5 W"}
+    own = PROFILES["jetson-tx2"] | {"name": "my-board", "energy": None, "power_mode": "[red]5 W"}
     (tmp_path / "hw_profiles").mkdir()
     (tmp_path / "hw_profiles" / "my-board.yaml").write_text(yaml.safe_dump(own))
     ended = hwsearch("targets")

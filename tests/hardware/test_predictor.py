@@ -22,7 +22,7 @@ _TEMPLATE = load_profile("jetson-orin-nano").model_dump(mode="json")
 
 def profile(**changes: object) -> HardwareProfile:
     """A device of round numbers: 1000 MAC/us in fp32, 1000 B/us, a floor of 10 us."""
-    data = {**_TEMPLATE, "name": "round", "aliases": []}
+    data = {**_TEMPLATE, "name": "round", "aliases": [], "power_modes": None, "fit": None}
     proof = data["memory"]["provenance"]
     rate = {"compute_efficiency": 0.5}
     cells: dict[str, Any] = {"W32A32": rate, "W16A16": rate, "W8A8": rate}

@@ -144,7 +144,7 @@ def test_profile_when_schema_is_newer() -> None:
 def test_file_when_it_has_several_mistakes(tmp_path: Path) -> None:
     text = ORIN.read_text(encoding="utf-8")
     text = text.replace("bandwidth_gb_per_s: 68", "bandwidth_gb_per_s: .nan")
-    text = text.replace("floor_us: 12", "floor_us: -12").replace("summary:", "sumary:")
+    text = text.replace("floor_us: 12", "floor_us: -12").replace("\nsummary:", "\nsumary:")
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(FileModelError) as caught:

@@ -63,8 +63,46 @@ def test_load_when_unknown() -> None:
     assert message.startswith("target 'jetson-orin-nanno' is not known. Did you mean")
     assert "'jetson-orin-nano'" in message
     assert "jetson-agx-orin" in message
-    assert ", jetson;" in message, "aliases are listed too"
+    assert ", jetson, " in message, "aliases are listed too"
     assert "\n" not in message
+
+
+def test_load_when_in_a_power_mode(elsewhere: Path) -> None:
+    assert load_profile("jetson-agx-orin@15W").name == "jetson-agx-orin@15W"
+    assert resolve("jetson-agx-orin@15W") == ("jetson-agx-orin@15W", False)
+    path = elsewhere / "mine.yaml"
+    path.write_bytes((SHIPPED / "jetson-agx-orin.yaml").read_bytes())
+    assert load_profile(f"{path}@30W") == load_profile("jetson-agx-orin@30W")
+    assert resolve(f"{path}@30W") == ("jetson-agx-orin@30W", False)
+
+
+def test_load_when_an_alias_is_in_a_power_mode() -> None:
+    assert load_profile("jetson@7W") == load_profile("jetson-orin-nano@7W")
+    assert resolve("jetson@7W") == ("jetson-orin-nano@7W", True)
+
+
+@pytest.mark.parametrize(
+    "target", ["jetson-agx-orin@12W", "jetson-agx-orin@", "jetson-agx-orin@15w"]
+)
+def test_load_when_there_is_no_such_power_mode(target: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        load_profile(target)
+    message = str(caught.value)
+    assert message.startswith("jetson-agx-orin has no power mode '")
+    assert "jetson-agx-orin@15W, jetson-agx-orin@30W, jetson-agx-orin@50W" in message
+    assert "\n" not in message
+
+
+def test_load_when_the_profile_before_a_power_mode_is_unknown() -> None:
+    with pytest.raises(TargetError, match="target 'jetson-agx-orinn' is not known"):
+        load_profile("jetson-agx-orinn@15W")
+
+
+def test_load_when_a_file_is_named_like_a_power_mode(elsewhere: Path) -> None:
+    # Measured in that mode by the user: better than what is scaled from another.
+    write_profile(elsewhere / "hw_profiles", "jetson-agx-orin@15W")
+    profile = load_profile("jetson-agx-orin@15W")
+    assert (profile.name, profile.runtime_version) == ("jetson-agx-orin@15W", "8.2 (JetPack 4.6)")
 
 
 def test_load_when_the_nearest_folder_wins(elsewhere: Path) -> None:

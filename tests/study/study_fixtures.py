@@ -96,7 +96,7 @@ def make_settings(**changes: Any) -> RunSettings:
 def make_profile(**changes: Any) -> HardwareProfile:
     """A slow device without a floor, where every channel and bit is felt in latency."""
     data = load_profile("jetson-orin-nano").model_dump(mode="json")
-    data |= {"name": "round", "aliases": []}
+    data |= {"name": "round", "aliases": [], "fit": None}
     data["kernels"] |= {"network_overhead_us": 1.0, "floor_us": 0.001}
     data["memory"] |= {"bandwidth_gb_per_s": 1.0}
     return HardwareProfile.model_validate(data | changes)

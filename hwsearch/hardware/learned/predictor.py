@@ -51,7 +51,7 @@ class LearnedPredictor:
         """The costs of many networks at once, in their order."""
         if not networks:
             return []
-        rows = classify(self.profile, kernel_table(networks))
+        rows = classify(self.profile, kernel_table(networks), networks)
         latency, energy = self._latency(rows), self._energy(rows)
         return [
             Cost(
@@ -73,7 +73,7 @@ class LearnedPredictor:
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order; as ``Roofline.kernels``."""
-        rows = classify(self.profile, kernel_table([desc]))
+        rows = classify(self.profile, kernel_table([desc]), [desc])
         latency, energy = self._latency(rows), self._energy(rows)
         return tuple(
             KernelCost(

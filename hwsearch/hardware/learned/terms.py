@@ -22,9 +22,9 @@ import numpy as np
 
 from hwsearch.bits import LayerBits
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, Floats, Ints, KernelTable
-from hwsearch.hardware.kernels import KernelKind
+from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import STEM_CHANNELS, Rate, no_rate, rate_table
+from hwsearch.hardware.rates import STEM_CHANNELS, Rate, no_rate, rate_table, weight_slowdown
 
 Term = Literal["floor", "compute", "waste", "input", "output", "weight"]
 TERMS: Final[tuple[Term, ...]] = ("floor", "compute", "waste", "input", "output", "weight")
@@ -36,6 +36,8 @@ _WINDOWED: Final = (KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.GROUPED)
 _PADDED: Final = (*_WINDOWED, KernelKind.LINEAR)
 _DENSE: Final = (KernelKind.CONV, KernelKind.LINEAR)
 _LARGEST_WINDOW: Final = 15
+#: Its column in ``ClassifiedRows.bytes``.
+_WEIGHT_BYTES: Final = 2
 
 
 class KernelClass(NamedTuple):
@@ -106,8 +108,15 @@ class ClassifiedRows:
     bytes: Floats
 
 
-def classify(profile: HardwareProfile, table: KernelTable) -> ClassifiedRows:
+def classify(
+    profile: HardwareProfile, table: KernelTable, networks: Sequence[NetworkDesc] = ()
+) -> ClassifiedRows:
     """Find the classes of a table and price its rows by the profile's rates alone.
+
+    Args:
+        profile: of the target.
+        table: kernels of some networks.
+        networks: that the table was made of, where they are at hand: an error names the kernel.
 
     Raises:
         TargetError: a kernel whose kind cannot run in its bits on this target.
@@ -115,9 +124,12 @@ def classify(profile: HardwareProfile, table: KernelTable) -> ClassifiedRows:
     packed, of_row = np.unique(_packed(table), return_inverse=True)
     classes = tuple(_unpacked(int(code)) for code in packed)
     rates = rate_table(profile)
-    for kernel_class in classes:
+    for at, kernel_class in enumerate(classes):
         if (kernel_class.kind, kernel_class.bits) not in rates:
-            raise no_rate(profile, kernel_class.kind, kernel_class.bits, "of this network")
+            row = int(np.argmax(of_row == at))
+            names = [kernel.name for network in networks for kernel in network.kernels]
+            name = names[row] if names else "of this network"
+            raise no_rate(profile, kernel_class.kind, kernel_class.bits, name)
     chosen = [rates[one.kind, one.bits] for one in classes]
     padded_macs = table.macs * _padding(table, classes, chosen, of_row)
     widths = np.array([_bytes_per_element(rate) for rate in chosen])[of_row]
@@ -133,6 +145,9 @@ def classify(profile: HardwareProfile, table: KernelTable) -> ClassifiedRows:
             traffic * 1e-3 / reached_gb_per_s,
         )
     )
+    streaming = np.asarray(weight_slowdown(profile, table.per_network(traffic[:, _WEIGHT_BYTES])))
+    if streaming.ndim:
+        values_us[:, TERMS.index("weight")] *= streaming[table.network]
     slowdown = np.array([rate.slowdown for rate in chosen])[of_row]
     return ClassifiedRows(
         table=table,

@@ -1,0 +1,112 @@
+"""Weights that do not fit on the chip travel for every inference."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from test_predictor import conv, net, profile
+
+from hwsearch.bits import FP16, FP32, INT8
+from hwsearch.hardware.kernel_table import kernel_table
+from hwsearch.hardware.kernels import KernelKind, NetworkDesc
+from hwsearch.hardware.learned.terms import TERMS, classify
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.rates import weight_slowdown
+from hwsearch.hardware.roofline import Roofline
+
+#: 2 GB/s, of which half is reached.
+REACHED_GB_PER_S = 1.0
+
+
+def target(
+    on_chip_mb: float | None = 0.05, off_chip_gb_per_s: float | None = 0.1
+) -> HardwareProfile:
+    memory = profile().memory.model_dump(mode="json")
+    return profile(
+        memory=memory | {"on_chip_mb": on_chip_mb, "off_chip_gb_per_s": off_chip_gb_per_s}
+    )
+
+
+def layers(count: int, **changes: object) -> NetworkDesc:
+    """18 464 weights each."""
+    return net(*[conv(**changes) for _ in range(count)])
+
+
+def weight_ms(device: HardwareProfile, network: NetworkDesc) -> float:
+    rows = classify(device, kernel_table([network]))
+    return float(rows.values[:, TERMS.index("weight")].sum())
+
+
+def test_weights_when_all_fit_cost_what_they_cost_elsewhere() -> None:
+    network = layers(2, bits=INT8)
+    assert network.size_bytes < 0.05e6
+    assert Roofline(target()).latency_ms(network) == Roofline(profile()).latency_ms(network)
+    assert weight_ms(target(), network) == weight_ms(profile(), network)
+
+
+def test_weights_when_some_do_not_fit_travel_over_the_link() -> None:
+    network = layers(2, bits=FP32)
+    total = 2 * 18_464 * 4
+    # 1e9 bytes per second are 1e6 per ms.
+    by_hand_ms = 0.05e6 / (REACHED_GB_PER_S * 1e6) + (total - 0.05e6) / (0.1 * 1e6)
+    assert weight_ms(target(), network) == pytest.approx(by_hand_ms)
+
+
+def test_weights_when_another_network_is_large_are_priced_alone() -> None:
+    small, large = layers(1, bits=INT8), layers(9, bits=FP32)
+    both = classify(target(), kernel_table([small, large]))
+    alone = classify(target(), kernel_table([small]))
+    assert both.values[0] == pytest.approx(alone.values[0])
+
+
+def test_energy_and_traffic_when_weights_travel_stay() -> None:
+    network = layers(3, bits=FP32)
+    streamed = classify(target(), kernel_table([network]))
+    plain = classify(profile(), kernel_table([network]))
+    assert np.array_equal(streamed.bytes, plain.bytes)
+    others = [at for at, term in enumerate(TERMS) if term != "weight"]
+    assert np.array_equal(streamed.values[:, others], plain.values[:, others])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("bits", [FP32, FP16, INT8], ids=str)
+def test_table_when_weights_travel_agrees_with_one_network(count: int, bits: object) -> None:
+    mixed = [conv(bits=bits), conv(kind=KernelKind.LINEAR, bits=bits)] * count
+    network = net(*mixed)
+    roofline = Roofline(target())
+    (of_table,) = roofline.latencies_ms(kernel_table([network]))
+    assert of_table == pytest.approx(roofline.latency_ms(network))
+    kernels = sum(cost.latency_ms for cost in roofline.kernels(network))
+    assert kernels + 0.1 == pytest.approx(roofline.latency_ms(network))
+
+
+@settings(max_examples=50, deadline=None)
+@given(weights=st.integers(1, 10**6), more=st.integers(1, 10**6))
+def test_latency_when_there_are_more_weights_is_never_lower(weights: int, more: int) -> None:
+    fewer = net(conv(weight_elements=weights, bits=INT8))
+    larger = net(dataclasses.replace(fewer.kernels[0], weight_elements=weights + more))
+    roofline = Roofline(target())
+    assert roofline.latency_ms(larger) >= roofline.latency_ms(fewer)
+    assert weight_ms(target(), larger) >= weight_ms(target(), fewer)
+
+
+def test_slowdown_when_given_many_networks() -> None:
+    sizes = np.array([1.0, 0.05e6, 0.1e6, 1e12])
+    found = weight_slowdown(target(), sizes)
+    assert found == pytest.approx([1, 1, 1 + 0.5 * 9, 10])
+    assert weight_slowdown(profile(), sizes) == 1.0
+
+
+def test_memory_when_half_described_is_refused() -> None:
+    with pytest.raises(ValidationError, match="on_chip_mb and off_chip_gb_per_s go together"):
+        target(off_chip_gb_per_s=None)
+    with pytest.raises(ValidationError, match="on_chip_mb and off_chip_gb_per_s go together"):
+        target(on_chip_mb=None)
+
+
+def test_memory_when_the_link_is_faster_than_the_memory_is_refused() -> None:
+    with pytest.raises(ValidationError, match="is faster than the 1 that kernels reach"):
+        target(off_chip_gb_per_s=1.5)

@@ -1,0 +1,48 @@
+import math
+
+import pytest
+from learned_fixtures import random_networks
+
+from hwsearch.bits import FP16
+from hwsearch.hardware.learned.model import FittedModel
+from hwsearch.hardware.predictor import CostPredictor
+from hwsearch.hardware.targets import load_profile
+from hwsearch.hardware.widen import widened
+
+TARGET = load_profile("jetson-orin-nx")
+NETWORKS = random_networks(10, seed=2, bits=(FP16,))
+
+
+def latency() -> FittedModel:
+    assert TARGET.fit is not None
+    return TARGET.fit.latency
+
+
+@pytest.mark.parametrize("more", [0.05, 0.3, 2.0])
+def test_widened_when_it_predicts_then_errors_add_in_squares(more: float) -> None:
+    assert TARGET.fit is not None
+    wider = TARGET.model_copy(
+        update={"fit": TARGET.fit.model_copy(update={"latency": widened(latency(), more)})}
+    )
+    before = CostPredictor(TARGET).predict_all(NETWORKS)
+    after = CostPredictor(wider).predict_all(NETWORKS)
+    for cost, own in zip(after, before, strict=True):
+        assert cost.latency_ms.value == own.latency_ms.value
+        assert cost.latency_ms.sigma_log == pytest.approx(
+            math.hypot(own.latency_ms.sigma_log, more)
+        )
+
+
+def test_widened_when_written_out_then_the_digest_holds() -> None:
+    wider = widened(latency(), 0.2)
+    assert FittedModel.model_validate(wider.model_dump(mode="json")) == wider
+
+
+def test_widened_when_by_nothing_changes_nothing() -> None:
+    assert widened(latency(), 0.0) is latency()
+
+
+@pytest.mark.parametrize("more", [-0.1, math.inf, math.nan])
+def test_widened_when_no_standard_deviation_is_refused(more: float) -> None:
+    with pytest.raises(ValueError, match="is not a finite number from 0 up"):
+        widened(latency(), more)
