@@ -24,6 +24,12 @@ _VERBS: Final = {
 #: What a shell reports of a program that SIGPIPE ended.
 _PIPE_CLOSED: Final = 141
 
+#: How long a thread of torch spins before it sleeps while another one works. The default of
+#: libgomp suits idle machines: beside two programs that are pinned to one of two cores a training
+#: step took 105 times as long as alone, with this 7 times; and 5 % longer where nothing else runs
+#: (benchmarks/busy_machine.py, 2026-11-27).
+_SPIN_COUNT: Final = "10000"
+
 
 class _Verbs(click.Group):
     """A group that knows its verbs without importing them."""
@@ -74,6 +80,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; errors that a user can cause are one line and an exit code."""
+    _share_cores()
     try:
         cli.main(prog_name="hwsearch", standalone_mode=False)
     except HwsearchError as error:
@@ -91,3 +98,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("hwsearch: interrupted", err=True)
         sys.exit(130)
+
+
+def _share_cores() -> None:
+    """Let torch get along with other programs; libgomp reads this when torch is imported."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)

@@ -122,3 +122,32 @@ def test_output_when_its_reader_is_gone_ends_quietly(
     with process.stderr as errors:
         assert errors.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_waiting_threads_when_nobody_says_otherwise_leave_the_core_soon(
+    given: dict[str, str], spins: str | None, surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    script = (
+        "import os, sys\n"
+        "from hwsearch.cli.main import main\n"
+        "main()\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))\n"
+    )
+    plain = {k: v for k, v in surroundings.items() if not k.startswith(("GOMP_", "OMP_"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--version"],
+        env=plain | given,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == str(spins)
