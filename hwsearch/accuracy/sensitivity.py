@@ -28,7 +28,7 @@ from hwsearch.nets.quantize import Scheme, WeightQuantizer, calibrate, only, qua
 _LOG = logging.getLogger(__name__)
 
 #: Part of every cache key; grows when the same question gets another answer.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 _CALIBRATION_BATCH_SIZE: Final = 64
 _CALIBRATION_BATCHES: Final = 4

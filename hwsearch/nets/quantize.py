@@ -13,6 +13,7 @@ whose scale is a multiple of the channel's largest weight commutes with that fac
 the integers of the folded weight are those trained here (up to the sign of ``g``).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -76,7 +77,7 @@ class ActivationQuantizer(nn.Module):
         """Quantize a tensor of any shape; only look at it while observing."""
         if self.observing:
             flat = values.detach().reshape(-1)
-            self._samples.append(flat[:: max(1, flat.numel() // _SAMPLES_PER_BATCH)].clone())
+            self._samples.append(flat[:: _stride(flat.numel())].clone())
             self._extremes.append(torch.stack(torch.aminmax(flat)))
             return values
         if not self.enabled or self.bits == 32:
@@ -229,6 +230,19 @@ def activations_in_float(model: nn.Module) -> Iterator[None]:
     finally:
         for quantizer, enabled in zip(quantizers, before, strict=True):
             quantizer.enabled = enabled
+
+
+def _stride(values: int) -> int:
+    """Every how many values one is kept.
+
+    Without a factor in common with their number, so that the ones kept come from every channel,
+    row and column. With a divisor they are all of one column: at the dark edge of the digits the
+    scale came out four times too small, and uniform int8 at 62 % instead of 99 %.
+    """
+    stride = max(1, values // _SAMPLES_PER_BATCH)
+    while math.gcd(stride, values) != 1:
+        stride += 1
+    return stride
 
 
 def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

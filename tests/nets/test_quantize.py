@@ -379,3 +379,29 @@ def test_deepcopy_when_quantized_is_independent() -> None:
         assert torch.equal(model(pictures()), before)
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(pictures()), before)
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 32, 32), (64, 24, 24, 24), (3, 5, 7, 11), (1, 1, 1, 1)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scale_when_the_edges_are_dark_is_that_of_all_values(
+    shape: tuple[int, ...], scheme: Scheme
+) -> None:
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    values[..., 0] = 0.01
+    values[..., 0, :] = 0.01
+    chosen = observed(values, 8, scheme)
+    # Evenly spread values lose the least with nothing clipped.
+    reach = float(chosen.scale) * (chosen.high - int(chosen.zero_point))
+    assert reach == pytest.approx(float(values.max()), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 32, 32), (64, 24, 48, 48), (32, 96, 12, 12)])
+def test_samples_when_taken_come_from_every_row_column_and_channel(shape: tuple[int, ...]) -> None:
+    for axis in range(1, 4):
+        position = torch.arange(shape[axis]).reshape([-1 if at == axis else 1 for at in range(4)])
+        quantizer = ActivationQuantizer(8, "affine")
+        quantizer.observing = True
+        quantizer(position.expand(shape).float())
+        (samples,) = quantizer._samples
+        counts = torch.bincount(samples.long(), minlength=shape[axis])
+        assert counts.min() > 0.8 * counts.max()
