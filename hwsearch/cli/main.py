@@ -18,6 +18,7 @@ _VERBS: Final = {
     "targets": "List the hardware profiles.",
     "spaces": "List the search spaces.",
     "profile": "Show or check a hardware profile.",
+    "doctor": "Say what this machine has and what it lacks.",
 }
 
 
