@@ -32,6 +32,7 @@ from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import value_of
 from hwsearch.study.settings import RunSettings, derived_seed, full_steps
+from hwsearch.units import Quantity
 
 #: Passes over the data: a dense network from random weights, and full fine-tuning. On 4,250
 #: pictures of CIFAR-10, 3 passes left the dense networks at 40 %.
@@ -282,12 +283,14 @@ class Workbench:
     ) -> dict[str, tuple[BitOption, ...]]:
         """For every weighted layer, what each offered width costs and harms.
 
-        Cost is in shares of the budgets, so that latency, energy and size add up. Kernels without
-        weights count with the weighted kernel before them, whose activation bits they take.
+        Costs are in shares, so that latency, energy and size add up: of the budget, or of what the
+        network takes at its widest bits where a quantity is brought down without a budget. Kernels
+        without weights count with the weighted kernel before them, whose activation bits they take.
         """
         offered = {kernel.name: self._offered(kernel.kind) for kernel in network.weighted}
         widths = sorted({bits for options in offered.values() for bits in options}, reverse=True)
-        costs = {bits: self._layer_costs(network, offered, bits) for bits in widths}
+        whole = self._wholes(network, offered)
+        costs = {bits: self._layer_costs(network, offered, bits, whole) for bits in widths}
         return {
             name: tuple(
                 BitOption(
@@ -300,23 +303,38 @@ class Workbench:
             for name, options in offered.items()
         }
 
+    def _wholes(
+        self, network: NetworkDesc, offered: Mapping[str, tuple[LayerBits, ...]]
+    ) -> dict[Quantity, float]:
+        """What a cost is a share of, for each quantity that is brought down."""
+        widest = network.with_bits({name: max(options) for name, options in offered.items()})
+        cost = self.predictor.predict(widest)
+        limits = {budget.quantity: budget.limit for budget in self.settings.budgets}
+        return {
+            quantity: limits.get(quantity) or value_of(cost, quantity)
+            for quantity in self.settings.quantities
+        }
+
     def _layer_costs(
-        self, network: NetworkDesc, offered: Mapping[str, tuple[LayerBits, ...]], bits: LayerBits
+        self,
+        network: NetworkDesc,
+        offered: Mapping[str, tuple[LayerBits, ...]],
+        bits: LayerBits,
+        whole: Mapping[Quantity, float],
     ) -> dict[str, float]:
         uniform = {
             name: bits if bits in options else options[0] for name, options in offered.items()
         }
         priced = network.with_bits(uniform)
-        limits = {budget.quantity: budget.limit for budget in self.settings.budgets}
         layer, costs = network.weighted[0].name, dict.fromkeys(uniform, 0.0)
         for kernel, cost in zip(priced.kernels, self.predictor.kernels(priced), strict=True):
             layer = kernel.name if kernel.name in costs else layer
-            if "latency" in limits:
-                costs[layer] += cost.latency_ms / limits["latency"]
-            if "energy" in limits and cost.energy_mj is not None:
-                costs[layer] += cost.energy_mj / limits["energy"]
-            if "size" in limits:
-                costs[layer] += kernel.weight_bytes / limits["size"]
+            if "latency" in whole:
+                costs[layer] += cost.latency_ms / whole["latency"]
+            if "energy" in whole and cost.energy_mj is not None:
+                costs[layer] += cost.energy_mj / whole["energy"]
+            if "size" in whole:
+                costs[layer] += kernel.weight_bytes / whole["size"]
         return costs
 
     def values(self, cost: Cost) -> tuple[float, ...]:

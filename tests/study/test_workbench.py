@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_fixtures import CONFIDENCE, OWN, PX, make_bench, make_knobs, make_profile, make_space
+from study_fixtures import (
+    CONFIDENCE,
+    OWN,
+    PX,
+    make_bench,
+    make_data,
+    make_knobs,
+    make_profile,
+    make_settings,
+    make_space,
+)
 
 from hwsearch.accuracy.base_weights import base_network
 from hwsearch.bits import FP32, INT8
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
 from hwsearch.study import workbench as workbench_module
 from hwsearch.study.workbench import BASELINES, Workbench
@@ -184,3 +195,35 @@ def test_values_when_a_quantity_is_added(bench: Workbench) -> None:
     assert bench.values(cost) == (cost.latency_ms.value, float(cost.size_bytes))
     bigger = dataclasses.replace(cost, size_bytes=cost.size_bytes + 1)
     assert bench.values(bigger)[1] == bench.values(cost)[1] + 1
+
+
+def test_expand_when_narrow_bits_are_hardly_slower_saves_size_unless_latency_alone_counts() -> None:
+    data = make_profile().model_dump(mode="json")
+    data["kernels"]["floor_us"] = 100.0
+    data["memory"]["bandwidth_gb_per_s"] = 1e6
+    for bits, rate in data["compute"]["by_bits"].items():
+        rate["peak_gmac_per_s"] = 1000.0 if bits == "W32A32" else 900.0
+    flat = HardwareProfile.model_validate(data)
+    found = {}
+    for objectives in (("latency", "size"), ("latency",)):
+        bench = Workbench(
+            make_settings(budget_texts=("50ms",), objectives=objectives),
+            flat,
+            make_data(),
+            on_phase=lambda _: None,
+            on_step=lambda _done, _total: None,
+        )
+        candidate = bench.expand(make_knobs(saving=1.0))
+        found[objectives] = bench.price(candidate).size_bytes
+    assert found["latency", "size"] < 0.5 * found["latency",]
+
+
+def test_options_when_a_quantity_has_no_budget_are_shares_of_the_widest_network() -> None:
+    bench = make_bench(budget_texts=("1ms",))
+    network = bench.describe(bench.baseline(make_knobs(), FP32))
+    options = bench._bit_options(network, None)
+    cost = bench.price(bench.baseline(make_knobs(), FP32))
+    inside = sum(kernel.latency_ms for kernel in bench.predictor.kernels(network))
+    widest = sum(next(o.cost for o in choices if o.bits == FP32) for choices in options.values())
+    weights = sum(kernel.weight_bytes for kernel in network.kernels) / cost.size_bytes
+    assert widest == pytest.approx(inside / 1.0 + weights)
