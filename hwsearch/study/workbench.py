@@ -19,6 +19,7 @@ from hwsearch.accuracy.ladder import Plan
 from hwsearch.accuracy.sensitivity import sensitivity_table
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.deploy.network_file import NetworkCard
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
@@ -171,6 +172,17 @@ class Workbench:
             removed=least_important(prepared.importance, candidate.channel_counts),
             bits=candidate.layer_bits,
             scheme=self.profile.activation_quantization,
+        )
+
+    def card(self, candidate: Candidate) -> NetworkCard:
+        """What a candidate's network is, as it is written beside its weights."""
+        return NetworkCard(
+            ref=self.ref(candidate),
+            candidate=candidate,
+            scheme=self.profile.activation_quantization,
+            mean=self.data.mean,
+            std=self.data.std,
+            class_names=self.data.class_names,
         )
 
     def prepared(self, knobs: Knobs | Candidate) -> Prepared:

@@ -40,9 +40,11 @@ def test_write_trials_when_read_again(tmp_path: Path) -> None:
 
 def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:
     bench = make_bench()
-    network = bench.describe(bench.baseline(make_knobs(), INT8))
+    candidate = bench.baseline(make_knobs(), INT8)
+    network, card = bench.describe(candidate), bench.card(candidate)
     model = build(bench.ref(make_knobs()), 16)
-    path = write_model(tmp_path / "models" / "trial_0001", model, network, bench.predictor)
+    folder = tmp_path / "models" / "trial_0001"
+    path = write_model(folder, model, network, bench.predictor, card)
     assert path == "models/trial_0001/layers.csv"
     with (tmp_path / path).open(newline="", encoding="utf-8") as file:
         layers = list(csv.DictReader(file))
