@@ -77,7 +77,7 @@ def test_run_schema_takes_more_in_nested_parts_only() -> None:
     assert not schema_accepts("run", run() | {"host": {"cpu": "x"}})
 
 
-@pytest.mark.parametrize("key", sorted(set(front()) - {"closest", "minimum_reachable"}))
+@pytest.mark.parametrize("key", sorted(set(front()) - {"closest", "minimum_reachable", "baseline_pick"}))
 def test_front_schema_and_model_refuse_a_missing_key(key: str) -> None:
     content = front()
     del content[key]
@@ -88,7 +88,7 @@ def test_front_schema_and_model_refuse_a_missing_key(key: str) -> None:
 
 def test_front_schema_takes_a_file_without_the_optional_keys() -> None:
     content = front()
-    del content["closest"], content["minimum_reachable"]
+    del content["closest"], content["minimum_reachable"], content["baseline_pick"]
     assert schema_accepts("front", content)
     assert FrontFile.model_validate(content).closest is None
 
