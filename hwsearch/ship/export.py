@@ -21,6 +21,7 @@ from hwsearch.deploy.ranges import observe_output_ranges
 from hwsearch.deploy.realised import realised_bits, runtime_name
 from hwsearch.errors import BackboneError, HostError, RunError
 from hwsearch.hardware.measure.kept import content_hash
+from hwsearch.hardware.runtime_family import Family
 from hwsearch.nets.quantize import without_quantization
 from hwsearch.report.stored import replace_file
 from hwsearch.report.verified import VERIFY_FILE, read_verified
@@ -28,7 +29,7 @@ from hwsearch.ship.handover.convert import FLOAT_FILE
 from hwsearch.ship.handover.write import needs_float_file, write_handover
 from hwsearch.ship.offer import ModelState
 from hwsearch.ship.run_folder import OpenedRun, ShippedModel
-from hwsearch.ship.runtimes import Family, fusion_of
+from hwsearch.ship.runtimes import fusion_of
 from hwsearch.study.output import LAYERS_FILE, WEIGHTS_FILE
 
 ONNX_FILE: Final = "model.onnx"

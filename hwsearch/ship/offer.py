@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from hwsearch.bits import LayerBits
 from hwsearch.deploy.realised import difference_text
 from hwsearch.hardware.cost import Cost, Prediction
+from hwsearch.hardware.runtime_family import family_of
 from hwsearch.report.stored import (
     BaselineEntry,
     ClosestEntry,
@@ -22,7 +23,6 @@ from hwsearch.report.stored import (
     VerifiedEntry,
 )
 from hwsearch.report.verified import VerifyFile
-from hwsearch.ship.runtimes import family_of
 from hwsearch.study.admission import Admission, admission
 from hwsearch.study.front import never_worse, notes, pick, pick_reason
 from hwsearch.study.settings import RunSettings

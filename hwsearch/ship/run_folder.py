@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import DataError, RunError
+from hwsearch.hardware.runtime_family import Family, family_of
 from hwsearch.report.stored import (
     SEARCHED_FILE,
     BaselineEntry,
@@ -15,7 +16,6 @@ from hwsearch.report.stored import (
     ModelEntry,
     read_front,
 )
-from hwsearch.ship.runtimes import Family, family_of
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import stored_run
 from hwsearch.study.settings import RunSettings

@@ -1,28 +1,8 @@
-"""The runtimes that profiles name, and what each wants of a file."""
-
-from typing import Final, Literal
+"""What the runtimes of targets want of a file."""
 
 from hwsearch.deploy.ranges import Fusion
 from hwsearch.hardware.measure.places import Runtime
-
-Family = Literal["onnxruntime", "tensorrt", "openvino", "edgetpu", "tflite", "other"]
-
-#: How the text of a profile begins, in small letters.
-_BEGINNINGS: Final[tuple[tuple[str, Family], ...]] = (
-    ("onnx runtime", "onnxruntime"),
-    ("tensorrt", "tensorrt"),
-    ("openvino", "openvino"),
-    ("tflite", "tflite"),
-    ("litert", "tflite"),
-)
-
-
-def family_of(runtime: str) -> Family:
-    """The family of what ``front.json`` says of the runtime, such as "TensorRT 10.3"."""
-    text = runtime.lower()
-    if "edge tpu" in text:
-        return "edgetpu"
-    return next((family for begin, family in _BEGINNINGS if text.startswith(begin)), "other")
+from hwsearch.hardware.runtime_family import Family
 
 
 def fusion_of(family: Family) -> Fusion | None:

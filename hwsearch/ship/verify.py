@@ -182,9 +182,10 @@ def offer(run: OpenedRun) -> FrontFile:
     make_report(run.folder)
     if run.searched.front and front.pick is None and front.baseline_pick is None:
         limits = " and ".join(budget.text for budget in run.settings.budgets)
+        last = next(note for note in reversed(front.notes) if "is not offered" in note)
         raise NothingFitsError(
-            f"none of the {len(run.searched.front)} models meets {limits} once it is measured; "
-            f"report in {run.folder}"
+            f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
+            f"baseline meets it ({last}); report in {run.folder}"
         )
     return front
 

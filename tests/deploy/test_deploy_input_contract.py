@@ -14,7 +14,7 @@ from hwsearch.deploy.ranges import observe_output_ranges
 from hwsearch.errors import RunError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-ABOUT = PictureInfo(mean=MEAN, std=STD, class_names=tuple("abcdefghi") + ("Zürich \"x'",))
+ABOUT = PictureInfo(mean=MEAN, std=STD, class_names=(*tuple("abcdefghi"), "Zürich \"x'"))
 
 
 def contract(*, baked: bool = False, batch: int | None = 1) -> InputContract:
@@ -39,9 +39,7 @@ def normalized(values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_contract_when_exported_is_in_the_file(baked: bool, dynamic: bool, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
-    export_onnx(
-        network("resnet10t"), 32, file, dynamic_batch=dynamic, pictures=ABOUT, bake=baked
-    )
+    export_onnx(network("resnet10t"), 32, file, dynamic_batch=dynamic, pictures=ABOUT, bake=baked)
     assert read_contract(file) == contract(baked=baked, batch=None if dynamic else 1)
     onnx.checker.check_model(onnx.load(file), full_check=True)
 
@@ -59,9 +57,9 @@ def test_contract_says_what_a_person_needs() -> None:
 
 def test_contract_when_baked_takes_plain_levels() -> None:
     told = contract(baked=True)
-    assert told.scale == (1, 1, 1)
-    assert told.offset == (0, 0, 0)
-    assert told.value_range == (0, 255)
+    assert told.scale == (1.0, 1.0, 1.0)
+    assert told.offset == (0.0, 0.0, 0.0)
+    assert told.value_range == (0.0, 255.0)
     assert told.to_json()["normalization"] == "in the file"
 
 
@@ -128,5 +126,5 @@ def test_contract_when_it_is_no_onnx_file_says_so(content: bytes, tmp_path: Path
 
 
 def test_contract_when_there_is_no_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot be read .* export the run again"):
+    with pytest.raises(RunError, match=r"cannot be read .* export the run again"):
         read_contract(tmp_path / "model.onnx")

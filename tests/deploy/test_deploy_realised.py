@@ -56,7 +56,9 @@ def test_bits_when_outputs_are_not_quantized_are_fp32_in_truth(tmp_path: Path) -
     found = realised_bits(file, asked)
     fused = {layer.path for layer in made.layers if layer.output_quantized}
     # The classifier writes floating point from integers.
-    assert {layer for layer, bits in found.items() if bits == INT8} == fused | {made.layers[-1].path}
+    assert {layer for layer, bits in found.items() if bits == INT8} == fused | {
+        made.layers[-1].path
+    }
     assert differences(asked, found).keys() == set(asked) - fused - {made.layers[-1].path}
 
 
@@ -107,7 +109,7 @@ def test_differences_name_asked_and_realised() -> None:
 
 
 def test_difference_text_counts_layers_of_one_kind() -> None:
-    pairs = {name: (INT8, FP32) for name in ("a", "b", "c")} | {"d": (W8A16, FP32)}
+    pairs = dict.fromkeys(("a", "b", "c"), (INT8, FP32)) | {"d": (W8A16, FP32)}
     assert difference_text(pairs) == (
         "3 layers asked for W8A8 run as W32A32 (a, b, ...); "
         "1 layer asked for W8A16 runs as W32A32 (d)"

@@ -100,7 +100,7 @@ def test_file_is_plain_safetensors(tmp_path: Path) -> None:
 
 
 def test_file_when_missing_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is no .*; the run did not finish this network"):
+    with pytest.raises(RunError, match=r"there is no .*; the run did not finish this network"):
         load_network(tmp_path / "n.safetensors")
 
 
@@ -108,7 +108,7 @@ def test_file_when_torn_says_so(tmp_path: Path) -> None:
     model, card = made("resnet10t", FP32)
     path = written(tmp_path / "n.safetensors", model, card)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RunError, match="cannot be read .* take it from a backup"):
+    with pytest.raises(RunError, match=r"cannot be read .* take it from a backup"):
         load_network(path)
 
 

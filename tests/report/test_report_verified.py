@@ -104,7 +104,9 @@ def test_verified_when_there_is_none() -> None:
 
 def test_verified_when_changed_by_hand_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "verify.json").write_text(json.dumps(content(correct=999)))
-    with pytest.raises(RunError, match=r"verify\.json: .*no score; remove it and verify again") as e:
+    with pytest.raises(
+        RunError, match=r"verify\.json: .*no score; remove it and verify again"
+    ) as e:
         read_verified(tmp_path)
     assert "\n" not in str(e.value)
     (tmp_path / "verify.json").write_text("{")
@@ -114,5 +116,5 @@ def test_verified_when_changed_by_hand_is_one_line(tmp_path: Path) -> None:
 
 def test_verified_when_it_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "verify.json").mkdir()
-    with pytest.raises(RunError, match="cannot be read .* check its permissions"):
+    with pytest.raises(RunError, match=r"cannot be read .* check its permissions"):
         read_verified(tmp_path)

@@ -2,7 +2,8 @@ import pytest
 
 from hwsearch.files import named_files, read_model
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.ship.runtimes import Family, family_of, fusion_of, timed_by
+from hwsearch.hardware.runtime_family import Family, family_of
+from hwsearch.ship.runtimes import fusion_of, timed_by
 
 
 @pytest.mark.parametrize(

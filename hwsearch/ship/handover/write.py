@@ -7,11 +7,11 @@ from typing import Final
 from hwsearch.bits import LayerBits
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
+from hwsearch.hardware.runtime_family import Family
 from hwsearch.report.stored import replace_file
 from hwsearch.ship.handover.convert import FLOAT_FILE, conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
 from hwsearch.ship.handover.tensorrt import tensorrt_script
-from hwsearch.ship.runtimes import Family
 
 TENSORRT_FILE: Final = "build_tensorrt.sh"
 ONNXRUNTIME_FILE: Final = "run_onnxruntime.py"
