@@ -44,7 +44,8 @@ BACKBONES: Final = (
     "resnet10t", "mobilenetv2_050", "mobilenetv3_small_050", "lcnet_050", "test_efficientnet",
     "regnetx_002", "test_vit",
 )  # fmt: skip
-#: Layers of int8 whose convolution OpenVINO says it runs in integers.
+#: What OpenVINO calls weighted layers, and integers.
+_WEIGHTED: Final = frozenset({"Convolution", "GroupConvolution", "FullyConnected", "MatMul"})
 _INTEGERS: Final = frozenset({"u8", "i8"})
 
 Logits = NDArray[np.float32]
@@ -103,9 +104,10 @@ def openvino_run(path: Path) -> tuple[Callable[[Logits], Any], dict[str, str]]:
     )
     precisions = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
-        info = {key: str(value) for key, value in node.get_rt_info().items()}
-        for name in info.get("originalLayersNames", "").split(","):
-            precisions[name] = info.get("runtimePrecision", "")
+        info = {key: value.get() for key, value in node.get_rt_info().items()}
+        if info["layerType"] in _WEIGHTED:
+            for name in info["originalLayersNames"].split(","):
+                precisions[name.removesuffix("/WithoutBiases")] = info["runtimePrecision"]
     return lambda picture: np.array(compiled({"picture": picture})[0]), precisions
 
 

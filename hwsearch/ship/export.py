@@ -128,7 +128,9 @@ def export_model(
             f"{folder / ONNX_FILE} cannot be written ({error.strerror}); free space or unlock it"
         ) from None
     asked = {layer.path: layer.bits for layer in exported.layers}
-    write_realised(folder / LAYERS_FILE, realised_bits(exported.path, asked))
+    # What another runtime does is not known here; ONNX Runtime fuses no symmetric ReLU, say.
+    ours = family == "onnxruntime"
+    write_realised(folder / LAYERS_FILE, realised_bits(exported.path, asked) if ours else {})
     contract = read_contract(exported.path)
     write_handover(folder, family, contract, asked, runtime=runtime)
     return exported
@@ -137,7 +139,7 @@ def export_model(
 def write_realised(path: Path, realised: Mapping[str, LayerBits]) -> None:
     """Add to ``layers.csv`` in which bits ONNX Runtime runs each layer here.
 
-    Rows of kernels without weights have empty cells.
+    Rows of kernels without weights, and of layers that nothing is known of, have empty cells.
 
     Raises:
         RunError: the file is not there, or has no layers.

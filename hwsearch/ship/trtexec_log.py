@@ -1,5 +1,6 @@
 """Latencies that a person measured with ``trtexec`` on the device, read from its log."""
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,8 @@ def read_log(path: Path) -> TrtexecLog:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); give the log's path") from None
-    starts = [match.start() for match in _BEGIN.finditer(text)]
-    ends = [*starts[1:], len(text)]
-    calls = [text[begin:end] for begin, end in zip(starts, ends, strict=True)] or [text]
+    starts = [match.start() for match in _BEGIN.finditer(text)] or [0]
+    calls = [text[begin:end] for begin, end in itertools.pairwise([*starts, len(text)])]
     loading = [call for call in calls if "--loadEngine" in call.partition("\n")[0]]
     found = [parse_trtexec(call) for call in loading or calls]
     timed = [each for each in found if each["median_ms"] is not None]

@@ -57,11 +57,19 @@ def test_layers_when_exported_say_asked_and_realised(host_run: Path, pictures: D
     weighted = [row for row in rows if row["realised_by"]]
     names = ("layer", "weight_bits", "realised_weight_bits")
     assert [tuple(row[name] for name in names) for row in weighted] == [
-        ("0", "8", "8"), ("3", "32", "32"), ("6", "8", "8"), ("11", "32", "32"),
+        ("0", "8", "8"), ("3", "8", "8"), ("6", "32", "32"), ("11", "32", "32"),
     ]  # fmt: skip
     assert all(row["realised_by"].startswith("ONNX Runtime ") for row in weighted)
     # A mean has no weights, and so no precision of its own.
     assert {row["realised_weight_bits"] for row in rows if row not in weighted} == {""}
+
+
+def test_layers_when_for_a_runtime_that_is_not_here_claim_nothing(
+    jetson_run: Path, pictures: DataSet
+) -> None:
+    exported(jetson_run, pictures)
+    rows = layers(jetson_run / "models" / "trial_0003")
+    assert {row["realised_weight_bits"] + row["realised_by"] for row in rows} == {""}
 
 
 def test_layers_when_exported_again_have_the_columns_once(

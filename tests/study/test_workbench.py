@@ -5,10 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_fixtures import CONFIDENCE, OWN, PX, make_bench, make_knobs, make_profile, make_space
+from study_fixtures import (
+    CONFIDENCE,
+    OWN,
+    PX,
+    make_bench,
+    make_data,
+    make_knobs,
+    make_profile,
+    make_settings,
+    make_space,
+)
 
 from hwsearch.accuracy.base_weights import base_network
-from hwsearch.bits import FP32, INT8
+from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
 from hwsearch.study import workbench as workbench_module
 from hwsearch.study.workbench import BASELINES, Workbench
@@ -184,3 +194,54 @@ def test_values_when_a_quantity_is_added(bench: Workbench) -> None:
     assert bench.values(cost) == (cost.latency_ms.value, float(cost.size_bytes))
     bigger = dataclasses.replace(cost, size_bytes=cost.size_bytes + 1)
     assert bench.values(bigger)[1] == bench.values(cost)[1] + 1
+
+
+def test_int8_when_the_runtime_cannot_fuse_it_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def unfused(_model: object, px: int, layers: list[str], _scheme: str) -> frozenset[str]:
+        asked.append(px)
+        return frozenset(layers[1:2])
+
+    monkeypatch.setattr(workbench_module, "layers_without_int8", unfused)
+    profile = make_profile(runtime="ONNX Runtime")
+    bench = Workbench(
+        make_settings(),
+        profile,
+        make_data(),
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+    )
+    for _ in range(2):
+        bits = bench.expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
+    layers = list(bits)
+    odd = bench.blueprint(make_knobs()).describe({}).weighted[1].name
+    assert bits[odd] != INT8
+    assert {bits[layer] for layer in layers if layer != odd} == {INT8}
+    assert asked == [PX]
+
+
+def test_int8_when_the_runtime_is_another_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        workbench_module, "layers_without_int8", lambda _m, _p, layers, _s: frozenset(layers)
+    )
+    bits = make_bench().expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
+    assert INT8 in bits.values()
+
+
+@pytest.mark.parametrize(
+    ("options", "refused", "left"),
+    [
+        ((FP32, INT8), False, (FP32, INT8)),
+        ((FP32, INT8), True, (FP32,)),
+        ((FP32, LayerBits(8, 16), INT8, LayerBits(4, 4)), True, (FP32, LayerBits(8, 16))),
+        # A space that admits nothing else gets what it asks for.
+        ((INT8,), True, (INT8,)),
+    ],
+)
+def test_options_when_integers_are_refused(
+    options: tuple[LayerBits, ...], refused: bool, left: tuple[LayerBits, ...]
+) -> None:
+    assert workbench_module._without_int8(options, refused) == left
