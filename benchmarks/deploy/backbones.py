@@ -22,8 +22,8 @@ BACKBONES: Final = (
     "mobilenetv3_large_100", "mobilenetv4_conv_small", "efficientnet_b0", "efficientnet_lite0",
     "tf_efficientnetv2_b0", "fbnetc_100", "mnasnet_050", "semnasnet_050", "tinynet_e", "lcnet_050",
     "hardcorenas_a", "convnext_atto", "repvgg_a0", "mobileone_s0", "vgg11", "dla34",
-    "ese_vovnet19b_slim", "hgnetv2_b0", "starnet_s050", "regnetx_002", "regnety_002", "ghostnet_100",
-    "mobilevit_xxs", "vit_tiny_patch16_224", "test_efficientnet", "test_resnet",
+    "ese_vovnet19b_slim", "hgnetv2_b0", "starnet_s050", "regnetx_002", "regnety_002",
+    "ghostnet_100", "mobilevit_xxs", "vit_tiny_patch16_224", "test_efficientnet", "test_resnet",
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def export_models(
             batches[px] = calibration_batches(
                 data, px, batch_size=batch_size, count=CALIBRATION_BATCHES
             )
-        _forget(model.folder)
+        forget(model.folder)
         try:
             export_model(
                 model.folder, run.family, batches[px], options, runtime=run.searched.profile.runtime
@@ -182,7 +182,7 @@ def state_of(model: ShippedModel, run_folder: Path) -> ModelState:
     return ModelState(artefact=file.relative_to(run_folder).as_posix(), verified=verified)
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Remove what an earlier export left, so that no file is taken for this one."""
     for name in (ONNX_FILE, VERIFY_FILE, REFUSED_FILE):
         try:

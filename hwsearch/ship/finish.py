@@ -7,14 +7,15 @@ from typing import Final
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import RunError, RunInterrupted
 from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
-from hwsearch.report.stored import FrontFile
-from hwsearch.ship.export import ONNX_FILE, ExportOptions, export_models
-from hwsearch.ship.run_folder import OpenedRun, chosen, open_run
+from hwsearch.report.stored import FrontFile, read_front
+from hwsearch.ship.export import ONNX_FILE, ExportOptions, export_models, forget
+from hwsearch.ship.run_folder import OpenedRun, chosen, offered_models, open_run
 from hwsearch.ship.verify import (
     THREADS,
     model_of_log,
     offer,
     read_trtexec,
+    require_offer,
     score_models,
     time_models,
 )
@@ -40,15 +41,14 @@ def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:
     with locked(folder):
         run = open_run(folder)
         try:
-            export_models(run, run.models, data, ExportOptions(), on_phase=watcher.phase)
-            score_models(run, run.models, data, on_phase=watcher.phase)
-            _time(run, _own_place(run), THREADS, watcher)
+            _forget_files(run)
+            front = _shipped(run, data, _own_place(run), THREADS, watcher)
         except KeyboardInterrupt:
             raise RunInterrupted(
                 f"interrupted while its files were verified; go on with: hwsearch verify {folder}"
             ) from None
-        front = offer(run)
     _tell(run, front, watcher)
+    require_offer(run, front)
     return front
 
 
@@ -98,13 +98,9 @@ def verify_run(
     place = None if on is None else parse_place(on, python=python, ssh_options=tuple(ssh_options))
     with locked(_checked(folder)):
         run = open_run(folder)
-        data = run.pictures()
-        missing = [model for model in run.models if not (model.folder / ONNX_FILE).is_file()]
-        export_models(run, missing, data, ExportOptions(), on_phase=watcher.phase)
-        score_models(run, run.models, data, on_phase=watcher.phase)
-        _time(run, place or _own_place(run), threads, watcher)
-        front = offer(run)
+        front = _shipped(run, run.pictures(), place or _own_place(run), threads, watcher)
     _tell(run, front, watcher)
+    require_offer(run, front)
     return front
 
 
@@ -132,7 +128,37 @@ def verify_log(folder: Path, log: Path, trial: str | None, watcher: Watcher) -> 
             f"{model.name}: {found.latency_ms:.4g} ms in {found.runtime}, "
             f"{len(found.medians_ms)} rounds"
         )
-        return offer(run)
+        front = offer(run)
+    require_offer(run, front)
+    return front
+
+
+def _shipped(
+    run: OpenedRun, data: DataSet, place: Place | None, threads: int, watcher: Watcher
+) -> FrontFile:
+    """Export what has no file, score every file, time all where there is a place, and offer.
+
+    Where nothing is timed, predictions decide between models, so that those which the search did
+    not offer get a file only if the accuracy of another file brings them back.
+    """
+    done: set[str] = set()
+    wanted = run.models if place is not None else offered_models(run, read_front(run.folder))
+    while True:
+        missing = [model for model in wanted if not (model.folder / ONNX_FILE).is_file()]
+        export_models(run, missing, data, ExportOptions(), on_phase=watcher.phase)
+        score_models(run, wanted, data, on_phase=watcher.phase)
+        _time(run, place, threads, watcher)
+        front = offer(run)
+        done.update(model.key for model in wanted)
+        wanted = [model for model in offered_models(run, front) if model.key not in done]
+        if not wanted:
+            return front
+
+
+def _forget_files(run: OpenedRun) -> None:
+    """Remove the files of an earlier end of this run, whose weights may be others now."""
+    for model in run.models:
+        forget(model.folder)
 
 
 def _checked(folder: Path) -> Path:

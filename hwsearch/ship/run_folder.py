@@ -111,6 +111,12 @@ def open_run(folder: Path) -> OpenedRun:
     )
 
 
+def offered_models(run: OpenedRun, front: FrontFile) -> list[ShippedModel]:
+    """The models that a front offers, and the baselines."""
+    trials = {model.trial for model in front.front}
+    return [m for m in run.models if m.entry.trial is None or m.entry.trial in trials]
+
+
 def chosen(run: OpenedRun, trial: str) -> list[ShippedModel]:
     """The models that a user names: "all", "pick", a trial's number, or a folder of models/.
 

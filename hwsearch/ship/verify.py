@@ -116,7 +116,7 @@ def time_models(
         on_progress=progress,
     )
     confidence = run.settings.confidence
-    latencies = _latencies(report, confidence, of_target=wanted is not None)
+    latencies = latencies_of(report, confidence, of_target=wanted is not None)
     for model in models:
         if model.key in latencies:
             _add_latency(model.folder, latencies[model.key])
@@ -170,24 +170,28 @@ def model_of_log(run: OpenedRun, path: Path) -> ShippedModel | None:
 
 
 def offer(run: OpenedRun) -> FrontFile:
-    """Write ``front.json`` and the reports anew from what is known of each model.
-
-    Raises:
-        NothingFitsError: neither a model nor a baseline meets the budget any more; everything is
-            written all the same.
-    """
+    """Write ``front.json`` and the reports anew from what is known of each model."""
     states = {str(model.entry.layers): state_of(model, run.folder) for model in run.models}
     front = offered_front(run.searched, states, run.settings)
     write_front(run.folder, front)
     make_report(run.folder)
-    if run.searched.front and front.pick is None and front.baseline_pick is None:
-        limits = " and ".join(budget.text for budget in run.settings.budgets)
-        last = next(note for note in reversed(front.notes) if "is not offered" in note)
-        raise NothingFitsError(
-            f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
-            f"baseline meets it ({last}); report in {run.folder}"
-        )
     return front
+
+
+def require_offer(run: OpenedRun, front: FrontFile) -> None:
+    """Refuse a front without anything to use.
+
+    Raises:
+        NothingFitsError: neither a model nor a baseline meets the budget any more.
+    """
+    if not run.searched.front or front.pick is not None or front.baseline_pick is not None:
+        return
+    limits = " and ".join(budget.text for budget in run.settings.budgets)
+    last = next(note for note in reversed(front.notes) if "is not offered" in note)
+    raise NothingFitsError(
+        f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
+        f"baseline meets it ({last}); report in {run.folder}"
+    )
 
 
 def _files(models: Sequence[ShippedModel]) -> dict[str, Path]:
@@ -227,9 +231,16 @@ def _verified(model: ShippedModel, score: Score | RefusedFile, pictures: int) ->
     )
 
 
-def _latencies(
+def latencies_of(
     report: MeasureReport, confidence: float, *, of_target: bool
 ) -> dict[str, MeasuredLatency]:
+    """Measured latencies by net, with the interval in which another measurement lies.
+
+    Args:
+        report: of ``measure``.
+        confidence: of the interval.
+        of_target: whether they stand for the target.
+    """
     # The noise floor is the median difference of two halves, each of which is the least of half of
     # the rounds; for a normal distribution a difference of two has a median of 0.95 sigma.
     sigma = max(LEAST_SIGMA_LOG, report.noise_floor_percent / 100 / 0.95)

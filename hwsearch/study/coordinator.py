@@ -41,6 +41,8 @@ from hwsearch.study.workbench import BASELINES, Workbench
 _EXHAUSTED: Final = 60
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
+#: What a finished network takes to be exported and scored again: 1 to 2 s for the small ones.
+_SHIP_S: Final = 2.5
 
 
 @dataclass(kw_only=True)
@@ -247,7 +249,7 @@ class Run:
         return mean * (settings.trial_count - len(records)) + self._finalize_s(records)
 
     def _finalize_s(self, records: Sequence[Record]) -> float:
-        """Time that finalization will take, from the time of the trials so far."""
+        """Time that finalization and export will take, from the time of the trials so far."""
         training = self.checked.settings.space.training
         full = [record.train_s for record in records if len(record.scores) > 2]
         if not full:
@@ -255,7 +257,7 @@ class Run:
         mean = sum(full) / len(full)
         backbones = {record.knobs.backbone for record in records if len(record.scores) > 2}
         networks = min(MOST_FINALISTS, len(full)) + len(BASELINES) * len(backbones)
-        return networks * mean * self._bench.final_steps / training.rung_steps[-1]
+        return networks * (mean * self._bench.final_steps / training.rung_steps[-1] + _SHIP_S)
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())

@@ -315,6 +315,46 @@ def test_export_when_none_can_be_says_why(host_run: Path, monkeypatch: pytest.Mo
         export_run(host_run, "3", ExportOptions(), Remembers())
 
 
+def test_models_that_are_not_offered_get_no_file_unless_they_are_timed(
+    jetson_run: Path, pictures: DataSet
+) -> None:
+    searched = json.loads((jetson_run / "searched.json").read_text())
+    # Another network of the same run that is slower and less accurate than trial 3.
+    worse = {**searched["front"][1], "trial": 7, "accuracy": 0.0, "accuracy_ci95": [0.0, 0.1]}
+    slow = worse["latency_ms"]
+    worse["latency_ms"] = {**slow, **{key: 2 * slow[key] for key in ("value", "low", "high")}}
+    worse["layers"] = "models/trial_0007/layers.csv"
+    searched["front"].append(worse)
+    (jetson_run / "searched.json").write_text(json.dumps(searched))
+    watcher = Remembers()
+    ship_run(jetson_run, pictures, watcher)
+    assert not any("trial 7" in text for text in watcher.phases)
+    assert not (jetson_run / "models" / "trial_0007").exists()
+    notes = front_of(jetson_run)["notes"]
+    assert any(note.startswith("trial 7 is not offered") for note in notes)
+
+
+def test_verify_when_nothing_met_the_budget_leaves_the_closest_point(host_run: Path) -> None:
+    front = json.loads((host_run / "front.json").read_text())
+    searched = json.loads((host_run / "searched.json").read_text())
+    closest = {**searched["front"][0], "layers": None, "trial": None}
+    empty = front | {"front": [], "baselines": [], "pick": None, "closest": closest}
+    (host_run / "front.json").write_text(json.dumps(empty))
+    (host_run / "searched.json").unlink()
+    found_front = verify_run(host_run, Remembers())
+    assert found_front.closest is not None
+    assert found_front.front == ()
+
+
+def test_files_of_an_earlier_end_are_made_anew(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    watcher = Remembers()
+    ship_run(host_run, pictures, watcher)
+    assert "exporting 4 of 4" in " ".join(watcher.phases)
+
+
 def test_verbs_when_the_folder_is_none_say_so(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     for work in (
