@@ -383,7 +383,7 @@ def read_run(folder: Path) -> StoredRun:
         raise RunError(f"{folder} is not a folder; give a run folder, as they are in results/")
     return StoredRun(
         folder=folder,
-        run=_read_json(folder / RUN_FILE, RunFile),
+        run=read_run_file(folder),
         front=read_front(folder),
         trials=_read_trials(folder / TRIALS_FILE),
     )
@@ -392,6 +392,11 @@ def read_run(folder: Path) -> StoredRun:
 def read_front(folder: Path, name: str = FRONT_FILE) -> FrontFile:
     """Read and check ``front.json`` alone; raises ``RunError`` as ``read_run`` does."""
     return _read_json(folder / name, FrontFile)
+
+
+def read_run_file(folder: Path) -> RunFile:
+    """Read and check ``run.json`` alone; raises ``RunError`` as ``read_run`` does."""
+    return _read_json(folder / RUN_FILE, RunFile)
 
 
 def schema_text(model: type[RunFile] | type[FrontFile]) -> str:

@@ -1,12 +1,14 @@
 """The verbs behind the command line: ship a finished run, export it, verify it."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.errors import RunError, RunInterrupted
+from hwsearch.errors import HostError, RunError, RunInterrupted
 from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
+from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile, read_front
 from hwsearch.ship.export import ONNX_FILE, ExportOptions, export_models, forget
 from hwsearch.ship.run_folder import OpenedRun, chosen, offered_models, open_run
@@ -20,6 +22,7 @@ from hwsearch.ship.verify import (
     time_models,
 )
 from hwsearch.study.folder_lock import locked
+from hwsearch.study.output import add_wall_s
 from hwsearch.study.progress import Watcher
 
 #: The profile that describes the machine that hwsearch runs on.
@@ -39,14 +42,17 @@ def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:
         RunInterrupted: the user stopped it; ``hwsearch verify`` goes on.
     """
     with locked(folder):
+        begin = time.perf_counter()
         run = open_run(folder)
         try:
             _forget_files(run)
-            front = _shipped(run, data, _own_place(run), THREADS, watcher)
+            front = _shipped(run, data, _own_place(run), THREADS, watcher, give_up=False)
         except KeyboardInterrupt:
             raise RunInterrupted(
                 f"interrupted while its files were verified; go on with: hwsearch verify {folder}"
             ) from None
+        add_wall_s(folder, "export and verification", time.perf_counter() - begin)
+        make_report(folder)
     _tell(run, front, watcher)
     require_offer(run, front)
     return front
@@ -98,7 +104,8 @@ def verify_run(
     place = None if on is None else parse_place(on, python=python, ssh_options=tuple(ssh_options))
     with locked(_checked(folder)):
         run = open_run(folder)
-        front = _shipped(run, run.pictures(), place or _own_place(run), threads, watcher)
+        where = place or _own_place(run)
+        front = _shipped(run, run.pictures(), where, threads, watcher, give_up=True)
     _tell(run, front, watcher)
     require_offer(run, front)
     return front
@@ -134,9 +141,17 @@ def verify_log(folder: Path, log: Path, trial: str | None, watcher: Watcher) -> 
 
 
 def _shipped(
-    run: OpenedRun, data: DataSet, place: Place | None, threads: int, watcher: Watcher
+    run: OpenedRun,
+    data: DataSet,
+    place: Place | None,
+    threads: int,
+    watcher: Watcher,
+    *,
+    give_up: bool,
 ) -> FrontFile:
     """Export what has no file, score every file, time all where there is a place, and offer.
+
+    Without ``give_up`` a place that cannot time leaves the costs predicted, with a note.
 
     Where nothing is timed, predictions decide between models, so that those which the search did
     not offer get a file only if the accuracy of another file brings them back.
@@ -147,7 +162,12 @@ def _shipped(
         missing = [model for model in wanted if not (model.folder / ONNX_FILE).is_file()]
         export_models(run, missing, data, ExportOptions(), on_phase=watcher.phase)
         score_models(run, wanted, data, on_phase=watcher.phase)
-        _time(run, place, threads, watcher)
+        try:
+            _time(run, place, threads, watcher)
+        except HostError as error:
+            if give_up:
+                raise
+            watcher.note(f"not timed: {error}; later: hwsearch verify {run.folder} --on host")
         front = offer(run)
         done.update(model.key for model in wanted)
         wanted = [model for model in offered_models(run, front) if model.key not in done]

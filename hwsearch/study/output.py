@@ -30,6 +30,7 @@ from hwsearch.report.stored import (
     HostEntry,
     RunFile,
     RunProfileEntry,
+    read_run_file,
     replace_file,
 )
 from hwsearch.space.candidate import STAGES, Candidate
@@ -129,6 +130,18 @@ def write_run(
         counts=_counts(records),
         sampler=SAMPLER,
     )
+    replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
+
+
+def add_wall_s(folder: Path, phase: str, seconds: float) -> None:
+    """Add to the time of a phase in the ``run.json`` of a finished run.
+
+    Raises:
+        RunError: it cannot be read or written.
+    """
+    run = read_run_file(folder)
+    spent = round(run.wall_s.get(phase, 0.0) + seconds, 2)
+    run = run.model_copy(update={"wall_s": {**run.wall_s, phase: spent}})
     replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
 
 

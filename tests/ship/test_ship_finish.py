@@ -139,6 +139,36 @@ def test_interval_when_the_machine_is_noisy_is_wider(
     assert latency.sigma_log == pytest.approx(0.1)
 
 
+def test_run_when_the_machine_is_too_noisy_to_time_keeps_its_predictions(
+    host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*_: object, **__: object) -> MeasureReport:
+        raise HostError("host: the times repeat to 31 % only")
+
+    monkeypatch.setattr(verify, "measure", noisy)
+    watcher = Remembers()
+    front = ship_run(host_run, pictures, watcher)
+    assert {entry.latency_ms.source for entry in front.scored} == {"predicted"}
+    assert watcher.notes[0] == (
+        f"not timed: host: the times repeat to 31 % only; later: hwsearch verify {host_run} "
+        "--on host"
+    )
+    with pytest.raises(HostError, match="repeat to 31 % only"):
+        verify_run(host_run, Remembers(), on="host")
+
+
+def test_time_of_shipping_is_in_the_run_file(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    first = json.loads((host_run / "run.json").read_text())["wall_s"]["export and verification"]
+    assert first > 0
+    ship_run(host_run, pictures, Remembers())
+    again = json.loads((host_run / "run.json").read_text())["wall_s"]["export and verification"]
+    assert again > first
+    assert "Time, export and verification" in (host_run / "report.md").read_text("utf-8")
+
+
 def test_model_when_it_misses_the_budget_here_is_dropped_and_told(
     host_run: Path, pictures: DataSet, measured: FakeMeasure
 ) -> None:
