@@ -15,7 +15,12 @@ from hwsearch.errors import HostError, NothingFitsError, RunError
 from hwsearch.hardware.cost import Prediction
 from hwsearch.hardware.measure.kept import content_hash
 from hwsearch.hardware.measure.places import Place
-from hwsearch.hardware.measure.protocol import MeasureProgress, MeasureReport, measure
+from hwsearch.hardware.measure.protocol import (
+    MeasureProgress,
+    MeasureReport,
+    Precision,
+    measure,
+)
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile
 from hwsearch.report.verified import (
@@ -106,13 +111,12 @@ def time_models(
             on_phase(f"timing on {place.name}: {done} of {at.total_nets} files done")
 
     on_phase(f"timing {len(files)} files on {place.name}")
-    half = any(16 in model.entry.activation_bits.values() for model in models)
     report = measure(
         files,
         place,
         threads=threads,
         runtime=wanted,
-        precisions=() if wanted != "trtexec" else (("int8", "fp16") if half else ("int8",)),
+        precisions=_precisions(models) if wanted == "trtexec" else (),
         on_progress=progress,
     )
     confidence = run.settings.confidence
@@ -192,6 +196,12 @@ def require_offer(run: OpenedRun, front: FrontFile) -> None:
         f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
         f"baseline meets it ({last}); report in {run.folder}"
     )
+
+
+def _precisions(models: Sequence[ShippedModel]) -> tuple[Precision, ...]:
+    """What TensorRT before 10 has to be allowed; from then on the files say it."""
+    half = any(16 in model.entry.activation_bits.values() for model in models)
+    return ("int8", "fp16", "typed") if half else ("int8", "typed")
 
 
 def _files(models: Sequence[ShippedModel]) -> dict[str, Path]:

@@ -255,7 +255,7 @@ def test_times_for_tensorrt_are_taken_by_trtexec(
     verify_run(jetson_run, Remembers(), on="ssh://me@board", threads=1)
     [asked] = measured.calls
     assert (asked["place"], asked["runtime"]) == ("ssh://me@board", "trtexec")
-    assert asked["precisions"] == ("int8", "fp16")
+    assert asked["precisions"] == ("int8", "fp16", "typed")
 
 
 def test_verify_when_the_place_is_none_says_so_before_anything(host_run: Path) -> None:
