@@ -10,7 +10,13 @@ from hwsearch.errors import HostError, RunError, RunInterrupted
 from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile, read_front
-from hwsearch.ship.export import ONNX_FILE, ExportOptions, export_models, forget
+from hwsearch.ship.export import (
+    ONNX_FILE,
+    REFUSED_FILE,
+    ExportOptions,
+    export_models,
+    forget,
+)
 from hwsearch.ship.run_folder import OpenedRun, chosen, offered_models, open_run
 from hwsearch.ship.verify import (
     THREADS,
@@ -78,8 +84,9 @@ def export_run(folder: Path, trial: str, options: ExportOptions, watcher: Watche
     files = [model.folder / ONNX_FILE for model in models]
     written = [file for file in files if file.is_file()]
     if not written:
-        reason = (files[0].parent / "refused.txt").read_text(encoding="utf-8")
+        reason = (models[0].folder / REFUSED_FILE).read_text(encoding="utf-8")
         raise RunError(f"{models[0].name}: {reason}")
+    watcher.note(f"new files are not verified yet; next: hwsearch verify {folder}")
     return written
 
 

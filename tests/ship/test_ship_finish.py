@@ -326,7 +326,9 @@ def test_log_when_its_model_was_not_scored_is_refused(jetson_run: Path) -> None:
 
 
 def test_export_when_of_one_model_writes_that_only(host_run: Path) -> None:
-    files = export_run(host_run, "3", ExportOptions(), Remembers())
+    watcher = Remembers()
+    files = export_run(host_run, "3", ExportOptions(), watcher)
+    assert watcher.notes == [f"new files are not verified yet; next: hwsearch verify {host_run}"]
     assert files == [host_run / "models" / "trial_0003" / "model.onnx"]
     assert not (host_run / "models" / "trial_0000" / "model.onnx").exists()
     artefacts = {each["trial"]: each["artefact"] for each in front_of(host_run)["front"]}
