@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -66,12 +67,15 @@ def test_run_when_finished_was_exported_and_scored(finished: Finished) -> None:
 
 
 @pytest.mark.slow
-def test_verify_when_run_prints_the_front(finished: Finished, there: Hwsearch) -> None:
-    [folder] = (finished[0] / "results").iterdir()
-    ended = there(finished[0], "verify", str(folder), "--json")
+def test_verify_when_run_prints_the_front(
+    finished: Finished, there: Hwsearch, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(finished[0], tmp_path / "place"))
+    [folder] = (place / "results").iterdir()
+    ended = there(place, "verify", str(folder), "--json")
     assert ended.returncode == 0, ended.stderr
     front = json.loads(ended.stdout)
     jsonschema.validate(front, json.loads(SCHEMA.read_text(encoding="utf-8")))
     assert front["pick"] is not None
-    shown = there(finished[0], "verify", str(folder))
+    shown = there(place, "verify", str(folder))
     assert "Pick: trial" in shown.stdout

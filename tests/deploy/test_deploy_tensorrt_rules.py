@@ -69,6 +69,8 @@ def test_activations_have_one_scale_and_weights_one_per_output_channel(
             continue
         axis = helper.get_attribute_value(node.attribute[0])
         [reader] = file.readers(node.output[0])
+        if reader.op_type == "Cast":  # weights of 8 bits with activations of 16
+            [reader] = file.readers(reader.output[0])
         channels = 0
         if reader.op_type == "MatMul":
             channels = 1
