@@ -1,4 +1,4 @@
-"""The Python interface: what ``hwsearch run`` and ``hwsearch predict`` do, as functions."""
+"""The Python interface: what ``hwsearch run`` and its other verbs do, as functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from hwsearch.study.settings import RunSettings
 from hwsearch.units import parse_duration_s
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hwsearch.report.prediction import ModelPrediction
+    from hwsearch.study.coordinator import Run
     from hwsearch.study.progress import Watcher
 
 DEFAULT_SPACE: Final = "tiny"
@@ -168,10 +171,8 @@ def run(
     from hwsearch.study.coordinator import Run
     from hwsearch.study.progress import Silent
 
-    front = Run(
-        checked=checked, folder=folder, command=command, watcher=watcher or Silent()
-    ).execute()
-    return Result(folder=folder, front=front)
+    work = Run(checked=checked, folder=folder, command=command, watcher=watcher or Silent())
+    return _shipped(work)
 
 
 def resume(
@@ -210,4 +211,134 @@ def resume(
         started=datetime.fromisoformat(stored["started"]),
         earlier_wall_s=stored["wall_s"],
     )
-    return Result(folder=folder, front=work.execute())
+    return _shipped(work)
+
+
+def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
+    """A network of a finished run, pruned and fake-quantized, for more training.
+
+    Args:
+        run: folder of the run.
+        trial: its number, "pick", or the name of a folder in ``models/`` (a baseline).
+
+    Returns:
+        The module in evaluation mode. It takes pictures of shape (n, 3, px, px), normalized as
+        the run's data set says.
+
+    Raises:
+        RunError: the run or the network is not there, or cannot be read.
+        BackboneError: its backbone cannot be built here.
+    """
+    from hwsearch.deploy.network_file import load_network
+    from hwsearch.ship.run_folder import chosen, open_run
+    from hwsearch.study.output import WEIGHTS_FILE
+
+    if trial == "all":
+        raise RunError("one network is loaded at a time; give a trial's number, or pick")
+    [model] = chosen(open_run(Path(run)), str(trial))
+    return load_network(model.folder / WEIGHTS_FILE)[0]
+
+
+def export(
+    run: str | Path,
+    trial: int | str = "all",
+    *,
+    dynamic_batch: bool = False,
+    bake: bool = False,
+    watcher: "Watcher | None" = None,
+) -> list[Path]:
+    """Write the ONNX files of a finished run anew.
+
+    Args:
+        run: folder of the run.
+        trial: a number, "pick", "all", or the name of a folder in ``models/`` (a baseline).
+        dynamic_batch: leave the batch open; it is 1 otherwise, which runtimes optimize for.
+        bake: let the files normalize pictures themselves, so that they take 0..255.
+        watcher: is told what happens.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        RunError: the run or the model is not there, or none could be exported.
+        DataError: the pictures of the run, on which ranges are observed, are not there.
+    """
+    from hwsearch.ship.export import ExportOptions
+    from hwsearch.ship.finish import export_run
+    from hwsearch.study.progress import Silent
+
+    options = ExportOptions(dynamic_batch=dynamic_batch, bake=bake)
+    return export_run(Path(run), str(trial), options, watcher or Silent())
+
+
+def verify(
+    run: str | Path,
+    *,
+    on: str | None = None,
+    threads: int = 1,
+    python: str | None = None,
+    ssh_options: Sequence[str] = (),
+    watcher: "Watcher | None" = None,
+) -> Result:
+    """Score the files of a finished run again, time them, and make the front anew.
+
+    Args:
+        run: folder of the run.
+        on: "host" or "ssh://[user@]host[:port]", where they are timed; nowhere if left out.
+        threads: of one inference.
+        python: the interpreter there.
+        ssh_options: more arguments of ``ssh``.
+        watcher: is told what happens.
+
+    Raises:
+        UserError: a run or a place that cannot be used.
+        HostError: the place cannot be reached, or its times do not repeat.
+        NothingFitsError: nothing meets the budget once it is measured; the report is written.
+    """
+    from hwsearch.ship.finish import verify_run
+    from hwsearch.study.progress import Silent
+
+    front = verify_run(
+        Path(run),
+        watcher or Silent(),
+        on=on,
+        python=python,
+        ssh_options=ssh_options,
+        threads=threads,
+    )
+    return Result(folder=Path(run), front=front)
+
+
+def verify_log(
+    run: str | Path,
+    log: str | Path,
+    trial: int | str | None = None,
+    *,
+    watcher: "Watcher | None" = None,
+) -> Result:
+    """Take the latency of one model from a log that ``trtexec`` wrote on the device.
+
+    Args:
+        run: folder of the run.
+        log: as ``build_tensorrt.sh`` writes it.
+        trial: whose log it is; None for the model in whose folder it lies.
+        watcher: is told what happens.
+
+    Raises:
+        UserError: a run or a log that cannot be used.
+        NothingFitsError: nothing meets the budget any more; the report is written.
+    """
+    from hwsearch.ship.finish import verify_log as take
+    from hwsearch.study.progress import Silent
+
+    name = None if trial is None else str(trial)
+    return Result(folder=Path(run), front=take(Path(run), Path(log), name, watcher or Silent()))
+
+
+def _shipped(work: "Run") -> Result:
+    """Search, then export and verify what was found."""
+    from hwsearch.ship.finish import ship_run
+
+    work.execute()
+    front = ship_run(work.folder, work.data, work.watcher)
+    return Result(folder=work.folder, front=front)

@@ -26,7 +26,8 @@ from hwsearch.nets.blueprint import Blueprint
 from hwsearch.nets.quantize import Scheme, activations_in_float, calibrate, quantize
 from hwsearch.nets.realize import pruned
 
-_CALIBRATION_BATCHES: Final = 4
+#: Batches of pictures that activation scales are chosen on.
+CALIBRATION_BATCHES: Final = 4
 
 OnStep = Callable[[int, int], None]
 
@@ -84,5 +85,5 @@ def _settle(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:
     with activations_in_float(model):
         reestimate_batch_norm(model, data, px, batch_size=batch_size)
     calibrate(
-        model, calibration_batches(data, px, batch_size=batch_size, count=_CALIBRATION_BATCHES)
+        model, calibration_batches(data, px, batch_size=batch_size, count=CALIBRATION_BATCHES)
     )

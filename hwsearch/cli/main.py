@@ -14,6 +14,8 @@ from hwsearch.errors import HwsearchError
 _VERBS: Final = {
     "run": "Search a target for networks within a budget, and report the front.",
     "predict": "Predict what a network costs on a target, and where the time goes.",
+    "export": "Write the ONNX files of a run, and what goes with them.",
+    "verify": "Score and time the files of a run again, and make its front anew.",
     "report": "Make the report of a run again from its stored results.",
     "targets": "List the hardware profiles.",
     "spaces": "List the search spaces.",

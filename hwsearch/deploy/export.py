@@ -9,12 +9,33 @@ from torch import nn
 from hwsearch.bits import LayerBits
 from hwsearch.deploy.float_graph import float_graph
 from hwsearch.deploy.half import halve
+from hwsearch.deploy.input_contract import (
+    Channels,
+    InputContract,
+    bake_normalization,
+    write_contract,
+)
 from hwsearch.deploy.onnx_graph import OPSET, Graph
 from hwsearch.deploy.plan import LayerPlan, take_off
 from hwsearch.deploy.qdq import Quantizer, quantize_outputs
 from hwsearch.deploy.sites import find_sites
 from hwsearch.files import write_atomically
 from hwsearch.nets.backbone import IN_CHANNELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureInfo:
+    """What a network knows about its pictures.
+
+    Attributes:
+        mean: per channel (red, green, blue), on the scale 0..1.
+        std: the same; the network takes ``(x / 255 - mean) / std``.
+        class_names: in the order of the logits.
+    """
+
+    mean: Channels
+    std: Channels
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +80,8 @@ def export_onnx(
     *,
     output_ranges: Mapping[str, tuple[float, float]] | None = None,
     dynamic_batch: bool = False,
+    pictures: PictureInfo | None = None,
+    bake: bool = False,
 ) -> ExportedFile:
     """Write a network as ONNX: batch normalization folded, Q/DQ and casts where it has bits.
 
@@ -74,12 +97,17 @@ def export_onnx(
             is to be quantized too (``observe_output_ranges``). Without them ONNX Runtime runs a
             convolution in fp32 unless an integer layer reads its output directly.
         dynamic_batch: leave the batch open; it is 1 otherwise, which runtimes optimize for.
+        pictures: written into the file (``hwsearch.deploy.input_contract``).
+        bake: let the file normalize pictures itself, so that it takes 0..255; needs ``pictures``.
 
     Raises:
         BackboneError: the network cannot be exported, a quantized layer cannot be found in what
             was, or an output range names no integer layer.
         OSError: the file cannot be written.
+        ValueError: ``bake`` without ``pictures``.
     """
+    if bake and pictures is None:
+        raise ValueError("normalization cannot be baked in when it is not given")
     bare, plans = take_off(model)
     made = float_graph(bare, plans, input_px, dynamic_batch=dynamic_batch)
     sites = find_sites(made.graph, list(made.plans))
@@ -87,7 +115,23 @@ def export_onnx(
     quantizer.quantize_layers()
     quantize_outputs(quantizer, sites, output_ranges or {})
     halve(made.graph, made.plans)
-    write_atomically(path, made.graph.to_model().SerializeToString(deterministic=True), mode=0o644)
+    if bake and pictures is not None:
+        bake_normalization(made.graph, pictures.mean, pictures.std)
+    proto = made.graph.to_model()
+    if pictures is not None:
+        write_contract(
+            proto,
+            InputContract(
+                name=made.graph.input,
+                input_px=input_px,
+                batch=None if dynamic_batch else 1,
+                mean=pictures.mean,
+                std=pictures.std,
+                baked=bake,
+                class_names=pictures.class_names,
+            ),
+        )
+    write_atomically(path, proto.SerializeToString(deterministic=True), mode=0o644)
     return ExportedFile(
         path=path,
         opset=OPSET,

@@ -13,6 +13,7 @@ whose scale is a multiple of the channel's largest weight commutes with that fac
 the integers of the folded weight are those trained here (up to the sign of ``g``).
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -199,6 +200,14 @@ def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:
 def quantizers_of(layer: nn.Module) -> list[WeightQuantizer | ActivationQuantizer]:
     """The quantizers of one layer's weight and input."""
     return [m for m in layer.modules() if isinstance(m, WeightQuantizer | ActivationQuantizer)]
+
+
+def without_quantization(model: nn.Module) -> nn.Module:
+    """A copy whose weights and activations are those in fp32 that were trained."""
+    bare = copy.deepcopy(model)
+    for quantizer in quantizers_of(bare):
+        quantizer.bits = 32
+    return bare
 
 
 @contextmanager

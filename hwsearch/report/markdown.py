@@ -43,7 +43,7 @@ def render_markdown(stored: StoredRun) -> str:
     sections = [
         [f"# Models for {escape(front.target)} under {_budgets_text(front.budgets)}"],
         _asked(stored),
-        _pick(front) if front.front else _nothing_fits(front),
+        _pick(front) if front.front or front.picked_baseline else _nothing_fits(front),
         ["![Accuracy against cost of the front, the baselines and all trials](pareto.svg)"],
         _front_section(front),
         _baseline_section(front),
@@ -76,6 +76,15 @@ def _asked(stored: StoredRun) -> list[str]:
 
 def _pick(front: FrontFile) -> list[str]:
     picked = front.picked
+    baseline = front.picked_baseline
+    if baseline is not None:
+        return [
+            "## The pick",
+            "",
+            f"**The baseline {escape(baseline.name)} of {escape(baseline.backbone)} at "
+            f"{baseline.input_px} px** with {accuracy_cell(baseline)} % held-out accuracy and "
+            f"{_costs_text(baseline)}. {escape(front.pick_reason)}",
+        ]
     if picked is None:
         return ["## The pick", "", f"None. {escape(front.pick_reason)}"]
     lines = [

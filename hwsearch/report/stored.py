@@ -24,6 +24,9 @@ SCHEMA_VERSION: Final = 1
 
 RUN_FILE: Final = "run.json"
 FRONT_FILE: Final = "front.json"
+#: The same with all models that were trained fully, before any file of them was scored and timed:
+#: what verification starts from.
+SEARCHED_FILE: Final = "searched.json"
 TRIALS_FILE: Final = "trials.csv"
 
 Source = Literal["predicted", "measured"]
@@ -36,7 +39,9 @@ Count = Annotated[int, Field(ge=0)]
 _ROUNDING: Final = 1e-9
 
 
-class _Frozen(BaseModel):
+class StoredModel(BaseModel):
+    """A part of a stored file, which says nothing else."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -46,7 +51,7 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
-class CostEntry(_Frozen):
+class CostEntry(StoredModel):
     """One cost of a model, with the interval in which it lies at ``confidence``."""
 
     value: Amount
@@ -62,7 +67,7 @@ class CostEntry(_Frozen):
         return self
 
 
-class BudgetEntry(_Frozen):
+class BudgetEntry(StoredModel):
     """An upper limit that was asked for, in the canonical unit of its quantity."""
 
     quantity: Quantity
@@ -78,7 +83,7 @@ class BudgetEntry(_Frozen):
         return self
 
 
-class ProfileEntry(_Frozen):
+class ProfileEntry(StoredModel):
     """The hardware profile that priced the run."""
 
     name: str
@@ -88,7 +93,7 @@ class ProfileEntry(_Frozen):
     power_mode: str | None
 
 
-class VerifiedEntry(_Frozen):
+class VerifiedEntry(StoredModel):
     """What the exported file reached when it was scored again."""
 
     accuracy: Fraction
@@ -97,7 +102,7 @@ class VerifiedEntry(_Frozen):
     host: str
 
 
-class _Entry(_Frozen):
+class _Entry(StoredModel):
     """What a model of the front, a baseline and the closest point have in common.
 
     Accuracies are fractions on held-out data that the search never saw.
@@ -178,18 +183,19 @@ class ClosestEntry(_Entry):
     """The candidate that misses the budget by the least; it need not have been trained."""
 
 
-class ReachableEntry(_Frozen):
+class ReachableEntry(StoredModel):
     """The least of one quantity that any candidate reaches."""
 
     value: Amount
     unit: Literal["ms", "mJ", "B"]
 
 
-class FrontFile(_Frozen):
+class FrontFile(StoredModel):
     """``front.json``: the front, its baselines and the pick.
 
     ``closest`` and ``minimum_reachable`` are for a front that is empty because nothing met the
-    budget; the other keys are always there.
+    budget, ``baseline_pick`` (a position in ``baselines``) for one that is empty because no model
+    beats them; the other keys are always there.
     """
 
     schema_version: Literal[1]
@@ -206,6 +212,7 @@ class FrontFile(_Frozen):
     front: tuple[ModelEntry, ...]
     closest: ClosestEntry | None = None
     minimum_reachable: dict[Quantity, ReachableEntry] | None = None
+    baseline_pick: Count | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "FrontFile":
@@ -214,6 +221,8 @@ class FrontFile(_Frozen):
             raise ValueError("a trial is in the front twice")
         if self.pick is not None and self.pick not in trials:
             raise ValueError(f"pick {self.pick} is not a trial of the front {sorted(trials)}")
+        if self.baseline_pick is not None and self.baseline_pick >= len(self.baselines):
+            raise ValueError(f"baseline_pick {self.baseline_pick} is no baseline's position")
         quantities = [budget.quantity for budget in self.budgets]
         if len(set(quantities)) != len(quantities):
             raise ValueError("a quantity has two budgets")
@@ -228,6 +237,11 @@ class FrontFile(_Frozen):
     def picked(self) -> ModelEntry | None:
         """The model of the front that ``pick`` names."""
         return next((model for model in self.front if model.trial == self.pick), None)
+
+    @property
+    def picked_baseline(self) -> BaselineEntry | None:
+        """The baseline to use where no model beats them."""
+        return None if self.baseline_pick is None else self.baselines[self.baseline_pick]
 
     def dense_baseline(self, backbone: str) -> BaselineEntry | None:
         """The dense fp32 baseline of a backbone, or the first one of any backbone."""
@@ -272,7 +286,7 @@ class CountsEntry(_Open):
     failed: Count
 
 
-class RunFile(_Frozen):
+class RunFile(StoredModel):
     """``run.json``: what was asked, where and with what it ran. ``finished`` is null until then."""
 
     schema_version: Literal[1]
@@ -291,7 +305,7 @@ class RunFile(_Frozen):
     sampler: str
 
 
-class TrialRow(_Frozen):
+class TrialRow(StoredModel):
     """One line of ``trials.csv``; an empty cell is None. Accuracies are fractions."""
 
     trial: Count
@@ -369,15 +383,20 @@ def read_run(folder: Path) -> StoredRun:
         raise RunError(f"{folder} is not a folder; give a run folder, as they are in results/")
     return StoredRun(
         folder=folder,
-        run=_read_json(folder / RUN_FILE, RunFile),
+        run=read_run_file(folder),
         front=read_front(folder),
         trials=_read_trials(folder / TRIALS_FILE),
     )
 
 
-def read_front(folder: Path) -> FrontFile:
+def read_front(folder: Path, name: str = FRONT_FILE) -> FrontFile:
     """Read and check ``front.json`` alone; raises ``RunError`` as ``read_run`` does."""
-    return _read_json(folder / FRONT_FILE, FrontFile)
+    return _read_json(folder / name, FrontFile)
+
+
+def read_run_file(folder: Path) -> RunFile:
+    """Read and check ``run.json`` alone; raises ``RunError`` as ``read_run`` does."""
+    return _read_json(folder / RUN_FILE, RunFile)
 
 
 def schema_text(model: type[RunFile] | type[FrontFile]) -> str:

@@ -43,7 +43,9 @@ def final_table(front: FrontFile) -> "Table":
     table.add_column("pruned %, stage by stage\nbits x layers", overflow="fold")
     rows: list[ModelEntry | BaselineEntry] = [*by_cost(front), *front.baselines]
     for number, entry in enumerate(rows):
-        picked = isinstance(entry, ModelEntry) and entry.trial == front.pick
+        picked = entry is front.picked_baseline or (
+            isinstance(entry, ModelEntry) and entry.trial == front.pick
+        )
         table.add_row(
             *(Text(cell) for cell in _cells(front, entry, picked=picked)),
             style="bold" if picked else "dim" if isinstance(entry, BaselineEntry) else None,
@@ -105,6 +107,10 @@ def _pick_lines(front: FrontFile) -> list[str]:
 
 
 def _empty_lines(front: FrontFile) -> list[str]:
+    if front.picked_baseline is not None:
+        best = front.picked_baseline
+        reason = one_line(front.pick_reason)
+        return [f"Pick: the baseline {entry_name(best)}, {one_line(best.backbone)}. {reason}"]
     if front.closest is None:
         return ["No searched model is better than the baselines; use the best that fits."]
     asked = ", ".join(format_quantity(budget.quantity, budget.limit) for budget in front.budgets)

@@ -1,27 +1,22 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.data.sources import load_data
 from hwsearch.errors import (
     NothingFitsError,
-    RunError,
     RunInterrupted,
-    RunLockedError,
     TrialsFailedError,
 )
 from hwsearch.report.make import make_report
-from hwsearch.report.stored import FrontFile
+from hwsearch.report.stored import SEARCHED_FILE, FrontFile
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
 from hwsearch.study.finalize import (
@@ -31,8 +26,10 @@ from hwsearch.study.finalize import (
     finalists,
     finalize,
 )
+from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked
 from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
@@ -47,6 +44,8 @@ _EXHAUSTED: Final = 60
 _FINALIZE_MARGIN: Final = 1.15
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
+#: What a finished network takes to be exported and scored again: 1 to 2 s for the small ones.
+_SHIP_S: Final = 2.5
 
 
 @dataclass(kw_only=True)
@@ -75,10 +74,10 @@ class Run:
             TrialsFailedError: too many trials failed.
         """
         self._begin = time.monotonic()
-        with _locked(self.folder):
+        with locked(self.folder):
             self.watcher.phase(f"reading {self.checked.settings.data}")
             start = time.perf_counter()
-            data = self._load()
+            data = load_pictures(self.checked.settings)
             self._bench = Workbench(
                 self.checked.settings,
                 self.checked.profile,
@@ -105,6 +104,11 @@ class Run:
                     f"continue with: hwsearch run --resume {self.folder}"
                 ) from None
 
+    @property
+    def data(self) -> DataSet:
+        """The pictures, once it executes."""
+        return self._bench.data
+
     # -- the course of a run ----------------------------------------------------------------------
 
     def _search_and_finalize(self) -> FrontFile:
@@ -122,7 +126,8 @@ class Run:
         if not chosen:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
             return self._nothing_fits(empty_front(bench, least, records), text)
-        front, notes = self._finalize(chosen)
+        front, searched, notes = self._finalize(chosen)
+        write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         kept = {model.trial for model in front.front}
         done = [replace(r, state="finalized") if r.trial in kept else r for r in records]
@@ -167,7 +172,7 @@ class Run:
             values = (record.accuracy, *bench.values(record.cost))
         self._store.tell(trial, record, values, admitted.violations)
 
-    def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, list[str]]:
+    def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, FrontFile, list[str]]:
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
         candidates = [r.candidate for r in chosen if r.candidate is not None]
@@ -180,7 +185,8 @@ class Run:
 
         def keep(final: FinalScore, model: nn.Module) -> None:
             network = bench.describe(final.candidate)
-            write_model(self._model_folder(folders, final), model, network, bench.predictor)
+            card = bench.card(final.candidate)
+            write_model(self._model_folder(folders, final), model, network, bench.predictor, card)
             self._store.set_final(final.candidate.id, final.to_json())
 
         done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
@@ -204,17 +210,6 @@ class Run:
 
     def _model_folder(self, folders: dict[str, str], final: FinalScore) -> Path:
         return self.folder / "models" / folders[final.candidate.id]
-
-    def _load(self) -> DataSet:
-        settings = self.checked.settings
-        return load_data(
-            settings.data,
-            px=max(settings.space.input_px),
-            seed=settings.seed,
-            root=None if settings.data_root is None else Path(settings.data_root),
-            download=settings.download,
-            flip=settings.flip,
-        )
 
     def _first_knobs(self) -> list[Knobs]:
         """Each backbone dense and half pruned at its cheapest bits: anchors for every search.
@@ -257,7 +252,7 @@ class Run:
         return mean * (settings.trial_count - len(records)) + self._finalize_s(records)
 
     def _finalize_s(self, records: Sequence[Record]) -> float:
-        """Time that finalization will take, from the time of the trials so far."""
+        """Time that finalization and export will take, from the time of the trials so far."""
         training = self.checked.settings.space.training
         full = [record.train_s for record in records if len(record.scores) > 2]
         if not full:
@@ -265,9 +260,8 @@ class Run:
         mean = sum(full) / len(full)
         backbones = {record.knobs.backbone for record in records if len(record.scores) > 2}
         networks = min(MOST_FINALISTS, len(full)) + len(BASELINES) * len(backbones)
-        return (
-            _FINALIZE_MARGIN * networks * mean * self._bench.final_steps / training.rung_steps[-1]
-        )
+        tuned = mean * self._bench.final_steps / training.rung_steps[-1]
+        return networks * (_FINALIZE_MARGIN * tuned + _SHIP_S)
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())
@@ -302,26 +296,6 @@ class Run:
             wall_s=wall_s,
             records=records,
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it if this process is killed."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunLockedError(
-            f"another process works on {folder}; wait for it, or stop it"
-        ) from None
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror}); give another --out"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -82,11 +82,12 @@ def make_front(
     baselines: Sequence[tuple[str, Candidate]],
     finals: Mapping[str, FinalScore],
     folders: Mapping[str, str],
-) -> tuple[FrontFile, list[str]]:
+) -> tuple[FrontFile, FrontFile, list[str]]:
     """Score, guard and pick.
 
     Returns:
-        The file, and notes about models that were dropped.
+        The file, the same with all models that were scored (``searched.json``), and notes about
+        models that were dropped.
     """
     settings = bench.settings
     models = []
@@ -112,9 +113,9 @@ def make_front(
     elif base:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
     said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
-    return _file(
-        bench, offered, base, picked, [*said, *dropped], _tau(chosen, finals), None, None
-    ), dropped
+    front = _file(bench, offered, base, picked, said, _tau(chosen, finals), None, None)
+    searched = front.model_copy(update={"front": tuple(models)})
+    return front.model_copy(update={"notes": (*said, *dropped)}), searched, dropped
 
 
 def _extrapolated(

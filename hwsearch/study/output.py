@@ -14,6 +14,7 @@ from typing import Any, Final
 from torch import nn
 
 from hwsearch.accuracy.training import Score
+from hwsearch.deploy.network_file import NetworkCard, network_bytes
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
@@ -29,6 +30,7 @@ from hwsearch.report.stored import (
     HostEntry,
     RunFile,
     RunProfileEntry,
+    read_run_file,
     replace_file,
 )
 from hwsearch.space.candidate import STAGES, Candidate
@@ -37,8 +39,13 @@ from hwsearch.study.records import Record, cost_entry
 from hwsearch.study.settings import RunSettings
 from hwsearch.study.storage import SAMPLER
 
+#: Files in the folder of a network.
+WEIGHTS_FILE: Final = "model.safetensors"
+LAYERS_FILE: Final = "layers.csv"
+
 _VERSIONS: Final = (
     "hwsearch", "torch", "timm", "torch-pruning", "optuna", "numpy", "scikit-learn", "torchvision",
+    "onnx", "onnxruntime",
 )  # fmt: skip
 
 
@@ -76,9 +83,9 @@ def entry(
     }
 
 
-def write_front(folder: Path, front: FrontFile) -> None:
+def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:
     """Write ``front.json``."""
-    replace_file(folder / FRONT_FILE, (front.model_dump_json(indent=1) + "\n").encode())
+    replace_file(folder / name, (front.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_trials(folder: Path, records: Sequence[Record]) -> None:
@@ -126,8 +133,24 @@ def write_run(
     replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
 
 
+def add_wall_s(folder: Path, phase: str, seconds: float) -> None:
+    """Add to the time of a phase in the ``run.json`` of a finished run.
+
+    Raises:
+        RunError: it cannot be read or written.
+    """
+    run = read_run_file(folder)
+    spent = round(run.wall_s.get(phase, 0.0) + seconds, 2)
+    run = run.model_copy(update={"wall_s": {**run.wall_s, phase: spent}})
+    replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
+
+
 def write_model(
-    folder: Path, model: nn.Module, network: NetworkDesc, predictor: CostPredictor
+    folder: Path,
+    model: nn.Module,
+    network: NetworkDesc,
+    predictor: CostPredictor,
+    card: NetworkCard,
 ) -> str:
     """Write the weights and ``layers.csv`` of a network.
 
@@ -136,17 +159,13 @@ def write_model(
         model: its weights are written.
         network: its kernels, with bits.
         predictor: prices each kernel.
+        card: what the network is, written beside the weights.
 
     Returns:
         The path of ``layers.csv`` within the run folder.
     """
-    from safetensors.torch import save
-
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()
-    }
-    replace_file(folder / "model.safetensors", save(state))
+    replace_file(folder / WEIGHTS_FILE, network_bytes(model, card))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -160,8 +179,8 @@ def write_model(
              kernel.weight_bytes, f"{cost.latency_ms:.6g}",
              "" if cost.energy_mj is None else f"{cost.energy_mj:.6g}", cost.bound]
         )  # fmt: skip
-    replace_file(folder / "layers.csv", text.getvalue().encode())
-    return f"{folder.parent.name}/{folder.name}/layers.csv"
+    replace_file(folder / LAYERS_FILE, text.getvalue().encode())
+    return f"{folder.parent.name}/{folder.name}/{LAYERS_FILE}"
 
 
 def _counts(records: Sequence[Record]) -> CountsEntry:
@@ -180,7 +199,7 @@ def _counts(records: Sequence[Record]) -> CountsEntry:
 def _host() -> HostEntry:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return HostEntry(
-        cpu=_cpu(),
+        cpu=host_name(),
         cores=os.cpu_count() or 1,
         memory_gb=round(pages / 1e9, 1),
         os=f"{platform.system()} {platform.release()}",
@@ -188,7 +207,8 @@ def _host() -> HostEntry:
     )
 
 
-def _cpu() -> str:
+def host_name() -> str:
+    """The processor of this machine."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -19,10 +19,13 @@ from hwsearch.accuracy.ladder import Plan
 from hwsearch.accuracy.sensitivity import sensitivity_table
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.deploy.network_file import NetworkCard
+from hwsearch.deploy.runnable import layers_without_int8
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.runtime_family import family_of
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
@@ -44,11 +47,17 @@ Importance = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
 
 @dataclass(kw_only=True)
 class Prepared:
-    """A base network with what was learned about its channels and layers."""
+    """A base network with what was learned about its channels and layers.
+
+    Attributes:
+        sensitivity: of its layers, by input size.
+        unfused: layers that the target's runtime does not run in int8, by input size.
+    """
 
     base: BaseNetwork
     importance: Importance
     sensitivity: dict[int, dict[str, dict[LayerBits, float]]] = field(default_factory=dict)
+    unfused: dict[int, frozenset[str]] = field(default_factory=dict)
 
 
 class Workbench:
@@ -146,9 +155,10 @@ class Workbench:
             groups = self._groups(blueprint, prepared.importance)
             kept = allocate_channels(groups, knobs.prune, knobs.spread)
             network = blueprint.describe(kept)
+        unfused = self._unfused(prepared, blueprint)
         sensitivity = self._sensitivity(prepared, blueprint)
         with self.timed("allocate"):
-            options = self._bit_options(network, sensitivity)
+            options = self._bit_options(network, sensitivity, unfused)
             edges = {network.weighted[0].name, blueprint.trace.classifier}
             bits = allocate_bits(
                 options, knobs.saving, protected=edges if knobs.protect_edges else ()
@@ -172,6 +182,17 @@ class Workbench:
             removed=least_important(prepared.importance, candidate.channel_counts),
             bits=candidate.layer_bits,
             scheme=self.profile.activation_quantization,
+        )
+
+    def card(self, candidate: Candidate) -> NetworkCard:
+        """What a candidate's network is, as it is written beside its weights."""
+        return NetworkCard(
+            ref=self.ref(candidate),
+            candidate=candidate,
+            scheme=self.profile.activation_quantization,
+            mean=self.data.mean,
+            std=self.data.std,
+            class_names=self.data.class_names,
         )
 
     def prepared(self, knobs: Knobs | Candidate) -> Prepared:
@@ -272,6 +293,23 @@ class Workbench:
                 )
         return prepared.sensitivity[px]
 
+    def _unfused(self, prepared: Prepared, blueprint: Blueprint) -> frozenset[str]:
+        """Layers for which int8 is not to be offered, since the runtime runs them in fp32.
+
+        Raises:
+            BackboneError: the backbone cannot be exported, which had better be known now.
+        """
+        px = blueprint.trace.input_px
+        if px not in prepared.unfused:
+            layers = [kernel.name for kernel in blueprint.describe({}).weighted]
+            with self.timed("export check"):
+                found = layers_without_int8(
+                    prepared.base.model, px, layers, self.profile.activation_quantization
+                )
+            ours = family_of(self.profile.runtime) == "onnxruntime"
+            prepared.unfused[px] = found if ours else frozenset()
+        return prepared.unfused[px]
+
     def _offered(self, kind: Any) -> tuple[LayerBits, ...]:  # noqa: ANN401
         """Bits that the profile offers and the space admits; else the widest that it runs."""
         legal = self.profile.legal_bits(kind)
@@ -279,7 +317,10 @@ class Workbench:
         return admitted or legal[:1] or (FP32,)
 
     def _bit_options(
-        self, network: NetworkDesc, sensitivity: Mapping[str, Mapping[LayerBits, float]] | None
+        self,
+        network: NetworkDesc,
+        sensitivity: Mapping[str, Mapping[LayerBits, float]] | None,
+        unfused: frozenset[str] = frozenset(),
     ) -> dict[str, tuple[BitOption, ...]]:
         """For every weighted layer, what each offered width costs and harms.
 
@@ -287,7 +328,10 @@ class Workbench:
         network takes at its widest bits where a quantity is brought down without a budget. Kernels
         without weights count with the weighted kernel before them, whose activation bits they take.
         """
-        offered = {kernel.name: self._offered(kernel.kind) for kernel in network.weighted}
+        offered = {
+            kernel.name: _without_int8(self._offered(kernel.kind), kernel.name in unfused)
+            for kernel in network.weighted
+        }
         widths = sorted({bits for options in offered.values() for bits in options}, reverse=True)
         whole = self._wholes(network, offered)
         costs = {bits: self._layer_costs(network, offered, bits, whole) for bits in widths}
@@ -352,6 +396,14 @@ class _Timer:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start
         self._wall_s[self._phase] = self._wall_s.get(self._phase, 0.0) + spent
+
+
+def _without_int8(options: tuple[LayerBits, ...], refused: bool) -> tuple[LayerBits, ...]:
+    """The options but for integers throughout, where those are refused and others are left."""
+    if not refused:
+        return options
+    kept = tuple(b for b in options if max(b.weight_bits, b.activation_bits) > 8)
+    return kept or options
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -124,3 +124,9 @@ def finished(
     place = fill(tmp_path_factory.mktemp("finished"))
     options = "run --target jetson --budget 50ms --data pictures --space own.yaml --json"
     return place, run_there(place, *options.split())
+
+
+@pytest.fixture
+def there() -> Hwsearch:
+    """Runs the command in a folder that is given first."""
+    return run_there

@@ -587,6 +587,13 @@ def test_precision_options_end_with_tensorrt_11() -> None:
     assert runner.precision_options([11, 0, 0], ["fp16", "int8"]) == []
 
 
+def test_precision_options_of_a_typed_file_are_its_own_from_tensorrt_10_on() -> None:
+    typed = ["int8", "fp16", "typed"]
+    assert runner.precision_options([8, 6, 1], typed) == ["--int8", "--fp16"]
+    assert runner.precision_options([10, 3, 0], typed) == ["--stronglyTyped"]
+    assert runner.precision_options([11, 1, 0], typed) == []
+
+
 @pytest.fixture
 def trtexec(tmp_path: Path) -> Path:
     """A tool in a folder of its own that prints the log, and keeps its arguments."""

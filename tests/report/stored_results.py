@@ -104,6 +104,7 @@ def front(models: int = 6) -> Json:
         "front": entries,
         "closest": None,
         "minimum_reachable": None,
+        "baseline_pick": None,
     }
 
 

@@ -207,3 +207,11 @@ def test_long_data_values_are_cut(tmp_path: Path) -> None:
 def test_table_refuses_a_row_of_another_length() -> None:
     with pytest.raises(ValueError, match="a table with 2 columns has a row of another length"):
         table(["a", "b"], [["1"]])
+
+
+def test_report_when_a_baseline_is_the_pick_says_so(tmp_path: Path) -> None:
+    content = front(0) | {"baseline_pick": 1, "pick_reason": "No searched model is better."}
+    text = render_markdown(stored_run(tmp_path, content))
+    assert "**The baseline uniform-int8 of resnet10t at 32 px** with 96.9" in text
+    assert "No searched model is better." in text
+    assert "Nothing meets the budget" not in text

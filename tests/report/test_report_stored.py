@@ -77,7 +77,9 @@ def test_run_schema_takes_more_in_nested_parts_only() -> None:
     assert not schema_accepts("run", run() | {"host": {"cpu": "x"}})
 
 
-@pytest.mark.parametrize("key", sorted(set(front()) - {"closest", "minimum_reachable"}))
+@pytest.mark.parametrize(
+    "key", sorted(set(front()) - {"closest", "minimum_reachable", "baseline_pick"})
+)
 def test_front_schema_and_model_refuse_a_missing_key(key: str) -> None:
     content = front()
     del content[key]
@@ -88,7 +90,7 @@ def test_front_schema_and_model_refuse_a_missing_key(key: str) -> None:
 
 def test_front_schema_takes_a_file_without_the_optional_keys() -> None:
     content = front()
-    del content["closest"], content["minimum_reachable"]
+    del content["closest"], content["minimum_reachable"], content["baseline_pick"]
     assert schema_accepts("front", content)
     assert FrontFile.model_validate(content).closest is None
 
@@ -274,3 +276,12 @@ def test_replace_file_keeps_the_old_content_when_it_fails(
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_baseline_pick_names_one_of_the_baselines() -> None:
+    content = front(0) | {"baseline_pick": 1}
+    read = FrontFile.model_validate(content)
+    assert read.picked_baseline is read.baselines[1]
+    assert FrontFile.model_validate(front()).picked_baseline is None
+    with pytest.raises(ValidationError, match="baseline_pick 2 is no baseline's position"):
+        FrontFile.model_validate(content | {"baseline_pick": 2})

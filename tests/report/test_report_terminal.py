@@ -104,3 +104,18 @@ def test_hostile_names_are_text_not_markup() -> None:
 
 def test_final_table_has_a_row_for_each_model_and_baseline() -> None:
     assert final_table(FrontFile.model_validate(front(30))).row_count == 32
+
+
+def test_baseline_when_it_is_the_pick_is_marked_and_named() -> None:
+    content = front(0) | {
+        "baseline_pick": 1,
+        "pick_reason": "no searched model is better than the baselines",
+    }
+    text = printed(content)
+    marked = [line for line in text.splitlines() if line.startswith("> ")]
+    assert len(marked) == 1
+    assert marked[0].startswith("> uniform-int8, 32 px")
+    lines = closing_lines(FrontFile.model_validate(content))
+    assert lines[0] == (
+        "Pick: the baseline uniform-int8, resnet10t. no searched model is better than the baselines"
+    )

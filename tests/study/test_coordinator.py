@@ -18,7 +18,7 @@ from hwsearch.errors import (
 )
 from hwsearch.report.stored import FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
-from hwsearch.study import coordinator
+from hwsearch.study import coordinator, pictures
 from hwsearch.study.coordinator import Run
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
@@ -31,7 +31,7 @@ TRIALS = 8
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(coordinator, "load_data", lambda *_, seed, **__: make_data(seed))
+    monkeypatch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
 
 
 class Listener(Silent):

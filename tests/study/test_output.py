@@ -1,5 +1,6 @@
 import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, ma
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import INT8
 from hwsearch.nets.backbone import build
-from hwsearch.report.stored import ModelEntry, TrialRow
+from hwsearch.report.stored import ModelEntry, TrialRow, read_run_file
 from hwsearch.study.admission import admission
-from hwsearch.study.output import entry, write_model, write_trials
+from hwsearch.study.output import add_wall_s, entry, write_model, write_run, write_trials
 from hwsearch.units import parse_budgets
 
 
@@ -40,9 +41,11 @@ def test_write_trials_when_read_again(tmp_path: Path) -> None:
 
 def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:
     bench = make_bench()
-    network = bench.describe(bench.baseline(make_knobs(), INT8))
+    candidate = bench.baseline(make_knobs(), INT8)
+    network, card = bench.describe(candidate), bench.card(candidate)
     model = build(bench.ref(make_knobs()), 16)
-    path = write_model(tmp_path / "models" / "trial_0001", model, network, bench.predictor)
+    folder = tmp_path / "models" / "trial_0001"
+    path = write_model(folder, model, network, bench.predictor, card)
     assert path == "models/trial_0001/layers.csv"
     with (tmp_path / path).open(newline="", encoding="utf-8") as file:
         layers = list(csv.DictReader(file))
@@ -53,3 +56,15 @@ def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:
     assert total == pytest.approx(cost.latency_ms.value - 0.001, rel=1e-4)
     state = load_file(tmp_path / "models" / "trial_0001" / "model.safetensors")
     assert state.keys() == model.state_dict().keys()
+
+
+def test_wall_time_when_added_to_a_phase(tmp_path: Path) -> None:
+    bench = make_bench()
+    now = datetime.now(UTC)
+    write_run(
+        tmp_path, bench.settings, bench.profile, command="x", fingerprint="0",
+        data=bench.data.describe(), started=now, finished=now, wall_s={"rungs": 2.0}, records=[],
+    )  # fmt: skip
+    add_wall_s(tmp_path, "export", 1.25)
+    add_wall_s(tmp_path, "export", 0.5)
+    assert read_run_file(tmp_path).wall_s == {"rungs": 2.0, "export": 1.75}

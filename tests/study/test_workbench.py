@@ -18,7 +18,7 @@ from study_fixtures import (
 )
 
 from hwsearch.accuracy.base_weights import base_network
-from hwsearch.bits import FP32, INT8
+from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
 from hwsearch.study import workbench as workbench_module
@@ -227,3 +227,54 @@ def test_options_when_a_quantity_has_no_budget_are_shares_of_the_widest_network(
     widest = sum(next(o.cost for o in choices if o.bits == FP32) for choices in options.values())
     weights = sum(kernel.weight_bytes for kernel in network.kernels) / cost.size_bytes
     assert widest == pytest.approx(inside / 1.0 + weights)
+
+
+def test_int8_when_the_runtime_cannot_fuse_it_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def unfused(_model: object, px: int, layers: list[str], _scheme: str) -> frozenset[str]:
+        asked.append(px)
+        return frozenset(layers[1:2])
+
+    monkeypatch.setattr(workbench_module, "layers_without_int8", unfused)
+    profile = make_profile(runtime="ONNX Runtime")
+    bench = Workbench(
+        make_settings(),
+        profile,
+        make_data(),
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+    )
+    for _ in range(2):
+        bits = bench.expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
+    layers = list(bits)
+    odd = bench.blueprint(make_knobs()).describe({}).weighted[1].name
+    assert bits[odd] != INT8
+    assert {bits[layer] for layer in layers if layer != odd} == {INT8}
+    assert asked == [PX]
+
+
+def test_int8_when_the_runtime_is_another_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        workbench_module, "layers_without_int8", lambda _m, _p, layers, _s: frozenset(layers)
+    )
+    bits = make_bench().expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
+    assert INT8 in bits.values()
+
+
+@pytest.mark.parametrize(
+    ("options", "refused", "left"),
+    [
+        ((FP32, INT8), False, (FP32, INT8)),
+        ((FP32, INT8), True, (FP32,)),
+        ((FP32, LayerBits(8, 16), INT8, LayerBits(4, 4)), True, (FP32, LayerBits(8, 16))),
+        # A space that admits nothing else gets what it asks for.
+        ((INT8,), True, (INT8,)),
+    ],
+)
+def test_options_when_integers_are_refused(
+    options: tuple[LayerBits, ...], refused: bool, left: tuple[LayerBits, ...]
+) -> None:
+    assert workbench_module._without_int8(options, refused) == left

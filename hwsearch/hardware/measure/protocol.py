@@ -19,7 +19,7 @@ from hwsearch.hardware.measure.kept import KeptResults, content_hash, result_key
 from hwsearch.hardware.measure.places import Place, Runtime
 from hwsearch.hardware.measure.process import Event
 
-Precision = Literal["fp16", "int8"]
+Precision = Literal["fp16", "int8", "typed"]
 
 #: A machine whose figures repeat worse than this is reported with a warning, or refused.
 WARN_PERCENT: Final = 5.0
@@ -43,7 +43,8 @@ class MeasureJob:
         runs: of a net in a round, more for a net of microseconds.
         warm_up: runs before the first round.
         seconds_per_round: a slow net has fewer runs than ``runs``, but 3 at least.
-        precisions: that ``trtexec`` before TensorRT 11 may use beside fp32.
+        precisions: that ``trtexec`` before TensorRT 11 may use beside fp32; "typed" for a file that
+            says them itself, which TensorRT 10 holds to.
 
     Raises:
         UserError: a number out of range, or precisions for another runtime.

@@ -8,8 +8,8 @@ needs onnxruntime (which brings NumPy), or TensorRT's ``trtexec`` instead. Usage
 A job is an object with ``mode`` ("probe" only says what there is, "measure" times), ``runtime``
 ("onnxruntime", "onnxruntime-cuda", "trtexec"), ``threads``, ``rounds``, ``extra_rounds`` (for
 nets that do not repeat), ``runs`` (in a round), ``warm_up``,
-``seconds_per_round``, ``precisions`` (of trtexec: "fp16", "int8"), ``anchor`` (an id or null),
-``end_with_stdin`` and ``nets``, a list of ``{"id": ..., "file": ...}``.
+``seconds_per_round``, ``precisions`` (of trtexec: "fp16", "int8", "typed"), ``anchor`` (an id or
+null), ``end_with_stdin`` and ``nets``, a list of ``{"id": ..., "file": ...}``.
 
 What comes out is a line of JSON per event, as soon as it happens, so that a killed run loses only
 what was not finished: ``start``, ``round``, ``net``, ``refused``, ``anchor``, ``done``, ``error``.
@@ -505,8 +505,15 @@ def trtexec_version(text: str) -> list[int]:
 
 
 def precision_options(version: list[int], precisions: list[str]) -> list[str]:
-    """The options for precisions: TensorRT 11 has none, there the file alone decides."""
-    return [] if version[0] >= 11 else [f"--{name}" for name in precisions]
+    """The options for precisions: TensorRT 11 has none, there the file alone decides.
+
+    With "typed" it decides in 10 as well; before, its types have to be allowed one by one.
+    """
+    if version[0] >= 11:
+        return []
+    if "typed" in precisions and version[0] == 10:
+        return ["--stronglyTyped"]
+    return [f"--{name}" for name in precisions if name != "typed"]
 
 
 class Trtexec:

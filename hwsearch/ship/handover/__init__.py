@@ -1,0 +1,1 @@
+"""What a person runs on the device: scripts that lie beside each exported file."""

@@ -1,0 +1,313 @@
+"""Every file of a run scored again, timed where that is asked for, and what follows from it."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.training import Score
+from hwsearch.bits import LayerBits
+from hwsearch.deploy.network_file import read_card
+from hwsearch.deploy.realised import differences, realised_bits, runtime_name
+from hwsearch.errors import HostError, NothingFitsError, RunError
+from hwsearch.hardware.cost import Prediction
+from hwsearch.hardware.measure.kept import content_hash
+from hwsearch.hardware.measure.places import Place
+from hwsearch.hardware.measure.protocol import (
+    MeasureProgress,
+    MeasureReport,
+    Precision,
+    measure,
+)
+from hwsearch.report.make import make_report
+from hwsearch.report.stored import FrontFile
+from hwsearch.report.verified import (
+    LayerDifference,
+    MeasuredLatency,
+    VerifyFile,
+    read_verified,
+    write_verified,
+)
+from hwsearch.ship.export import ONNX_FILE, state_of
+from hwsearch.ship.offer import offered_front
+from hwsearch.ship.run_folder import OpenedRun, ShippedModel
+from hwsearch.ship.runtimes import timed_by
+from hwsearch.ship.scoring import RefusedFile, score_files
+from hwsearch.ship.trtexec_log import TrtexecLog, read_log
+from hwsearch.study.output import WEIGHTS_FILE, host_name, write_front
+
+#: How far two measurements of one file differ at least, as a standard deviation of the logarithm:
+#: what fresh processes differed by on a shared machine (results/published/deploy_remeasured.csv).
+LEAST_SIGMA_LOG: Final = 0.03
+#: The figures say nothing of more than one thread unless that was asked for.
+THREADS: Final = 1
+
+
+def score_models(
+    run: OpenedRun,
+    models: Sequence[ShippedModel],
+    data: DataSet,
+    *,
+    on_phase: Callable[[str], None],
+) -> None:
+    """Score every exported file on all held-out pictures and write its ``verify.json``.
+
+    A latency that was measured for the very same file is kept.
+
+    Raises:
+        HostError: nothing can be scored on this machine.
+        RunError: a file cannot be read or written.
+    """
+    files = _files(models)
+    names = {model.key: model.name for model in models}
+    scores = score_files(
+        files,
+        data.test,
+        threads=THREADS,
+        on_file=lambda key: on_phase(f"scoring the file of {names[key]}"),
+    )
+    for model in models:
+        if model.key in files:
+            write_verified(model.folder, _verified(model, scores[model.key], len(data.test)))
+
+
+def time_models(
+    run: OpenedRun,
+    models: Sequence[ShippedModel],
+    place: Place,
+    *,
+    threads: int = THREADS,
+    on_phase: Callable[[str], None],
+) -> list[str]:
+    """Time every scored file on a place, all of them in turn, and write it to ``verify.json``.
+
+    Files are timed by the target's runtime; where that reads no ONNX, by ONNX Runtime, and the
+    figure does not stand for the target then.
+
+    Returns:
+        What to know about the figures.
+
+    Raises:
+        HostError: the place cannot be reached, or its times do not repeat.
+        UserError: a number of threads that cannot be.
+    """
+    wanted = timed_by(run.family)
+    files = {
+        model.key: model.folder / ONNX_FILE
+        for model in models
+        if (found := read_verified(model.folder)) is not None and found.refused is None
+    }
+    if not files:
+        return ["nothing was timed: no file could be scored"]
+
+    done = 0
+
+    def progress(at: MeasureProgress) -> None:
+        nonlocal done
+        if at.finished_nets != done:
+            done = at.finished_nets
+            on_phase(f"timing on {place.name}: {done} of {at.total_nets} files done")
+
+    on_phase(f"timing {len(files)} files on {place.name}")
+    report = measure(
+        files,
+        place,
+        threads=threads,
+        runtime=wanted,
+        precisions=_precisions(models) if wanted == "trtexec" else (),
+        on_progress=progress,
+    )
+    confidence = run.settings.confidence
+    latencies = latencies_of(report, confidence, of_target=wanted is not None)
+    for model in models:
+        if model.key in latencies:
+            _add_latency(model.folder, latencies[model.key])
+    warnings = [*report.warnings]
+    if wanted is None:
+        warnings.append(
+            f"the times are those of ONNX Runtime; {run.searched.profile.runtime} reads no ONNX, "
+            "so latencies in the front stay predicted"
+        )
+    return warnings
+
+
+def read_trtexec(run: OpenedRun, model: ShippedModel, path: Path) -> TrtexecLog:
+    """Take the latency of one model from a log of ``trtexec``.
+
+    Raises:
+        RunError: the model has no scored file, or the target is none of TensorRT.
+        UserError: the log holds no times.
+    """
+    if run.family != "tensorrt":
+        raise RunError(
+            f"{run.searched.target} runs {run.searched.profile.runtime}; a log of trtexec says "
+            "nothing about it"
+        )
+    log = read_log(path)
+    spread = math.log(max(log.medians_ms) / log.latency_ms)
+    latency = _measured(
+        log.latency_ms,
+        max(LEAST_SIGMA_LOG, spread / 2),
+        confidence=run.settings.confidence,
+        place="trtexec log",
+        runtime=log.runtime,
+        device=log.device or "NVIDIA GPU",
+        of_target=True,
+        threads=None,
+        noise=None,
+    )
+    found = read_verified(model.folder)
+    if found is None or found.file_hash != content_hash(model.folder / ONNX_FILE):
+        raise RunError(
+            f"{model.name} has no file that was scored; first: hwsearch verify {run.folder}"
+        )
+    _add_latency(model.folder, latency)
+    return log
+
+
+def model_of_log(run: OpenedRun, path: Path) -> ShippedModel | None:
+    """The model whose folder a log lies in."""
+    parent = path.resolve().parent
+    return next((model for model in run.models if model.folder.resolve() == parent), None)
+
+
+def offer(run: OpenedRun) -> FrontFile:
+    """Write ``front.json`` and the reports anew from what is known of each model."""
+    states = {str(model.entry.layers): state_of(model, run.folder) for model in run.models}
+    front = offered_front(run.searched, states, run.settings)
+    write_front(run.folder, front)
+    make_report(run.folder)
+    return front
+
+
+def require_offer(run: OpenedRun, front: FrontFile) -> None:
+    """Refuse a front without anything to use.
+
+    Raises:
+        NothingFitsError: neither a model nor a baseline meets the budget any more.
+    """
+    if not run.searched.front or front.pick is not None or front.baseline_pick is not None:
+        return
+    limits = " and ".join(budget.text for budget in run.settings.budgets)
+    last = next(note for note in reversed(front.notes) if "is not offered" in note)
+    raise NothingFitsError(
+        f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
+        f"baseline meets it ({last}); report in {run.folder}"
+    )
+
+
+def _precisions(models: Sequence[ShippedModel]) -> tuple[Precision, ...]:
+    """What TensorRT before 10 has to be allowed; from then on the files say it."""
+    half = any(16 in model.entry.activation_bits.values() for model in models)
+    return ("int8", "fp16", "typed") if half else ("int8", "typed")
+
+
+def _files(models: Sequence[ShippedModel]) -> dict[str, Path]:
+    return {
+        model.key: model.folder / ONNX_FILE
+        for model in models
+        if (model.folder / ONNX_FILE).is_file()
+    }
+
+
+def _verified(model: ShippedModel, score: Score | RefusedFile, pictures: int) -> VerifyFile:
+    file = model.folder / ONNX_FILE
+    file_hash = content_hash(file)
+    earlier = read_verified(model.folder)
+    same = earlier is not None and earlier.file_hash == file_hash
+    asked = read_card(model.folder / WEIGHTS_FILE).candidate.layer_bits
+    refused = score.reason if isinstance(score, RefusedFile) else None
+    odd: Mapping[str, tuple[LayerBits, LayerBits]] = {}
+    if refused is None:
+        odd = differences(asked, realised_bits(file, asked))
+    return VerifyFile(
+        schema_version=1,
+        file=ONNX_FILE,
+        file_hash=file_hash,
+        pictures=pictures,
+        correct=score.correct if isinstance(score, Score) else None,
+        searched_accuracy=model.entry.accuracy,
+        runtime=runtime_name(),
+        host=host_name(),
+        layers=len(asked),
+        differences={
+            layer: LayerDifference(asked=str(bits), realised=str(found))
+            for layer, (bits, found) in odd.items()
+        },
+        latency_ms=earlier.latency_ms if same and earlier is not None else None,
+        refused=None if refused is None else f"{runtime_name()} does not run its file: {refused}",
+    )
+
+
+def latencies_of(
+    report: MeasureReport, confidence: float, *, of_target: bool
+) -> dict[str, MeasuredLatency]:
+    """Measured latencies by net, with the interval in which another measurement lies.
+
+    Args:
+        report: of ``measure``.
+        confidence: of the interval.
+        of_target: whether they stand for the target.
+    """
+    # The noise floor is the median difference of two halves, each of which is the least of half of
+    # the rounds; for a normal distribution a difference of two has a median of 0.95 sigma.
+    sigma = max(LEAST_SIGMA_LOG, report.noise_floor_percent / 100 / 0.95)
+    return {
+        net.name: _measured(
+            net.latency_ms,
+            max(sigma, _halves_sigma(net.round_latencies_ms)),
+            confidence=confidence,
+            place=report.place,
+            runtime=f"{report.runtime} {report.runtime_version}",
+            device=report.device,
+            of_target=of_target,
+            threads=report.threads,
+            noise=report.noise_floor_percent,
+        )
+        for net in report.nets
+    }
+
+
+def _halves_sigma(rounds: Sequence[float]) -> float:
+    """The standard deviation that two halves of the rounds of one file speak for."""
+    first, second = min(rounds[0::2]), min(rounds[1::2])
+    return statistics.stdev((math.log(first), math.log(second)))
+
+
+def _measured(
+    value: float,
+    sigma_log: float,
+    *,
+    confidence: float,
+    place: str,
+    runtime: str,
+    device: str,
+    of_target: bool,
+    threads: int | None,
+    noise: float | None,
+) -> MeasuredLatency:
+    about = Prediction.lognormal(
+        median=value, sigma_log=sigma_log, confidence=confidence, source="measured"
+    )
+    return MeasuredLatency(
+        value=value,
+        low=about.low,
+        high=about.high,
+        confidence=confidence,
+        sigma_log=sigma_log,
+        place=place,
+        runtime=runtime,
+        device=device,
+        of_target=of_target,
+        threads=threads,
+        noise_floor_percent=noise,
+    )
+
+
+def _add_latency(folder: Path, latency: MeasuredLatency) -> None:
+    found = read_verified(folder)
+    if found is None:
+        raise HostError(f"{folder} lost its verify.json meanwhile; verify again")
+    write_verified(folder, found.model_copy(update={"latency_ms": latency}))

@@ -1,0 +1,171 @@
+"""A finished run of a tiny backbone, made without a search."""
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.ladder import held_out_score, inherit
+from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.hardware.targets import load_profile
+from hwsearch.report.stored import SEARCHED_FILE
+from hwsearch.space.candidate import Candidate
+from hwsearch.space.knobs import Knobs
+from hwsearch.space.search_space import SearchSpace
+from hwsearch.study.finalize import FinalScore
+from hwsearch.study.offer import make_front
+from hwsearch.study.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.records import Record
+from hwsearch.study.settings import RunSettings
+from hwsearch.study.workbench import Workbench
+
+OWN: Final = "ship_fixtures:tiny_backbone"
+PX: Final = 16
+BASELINES: Final = (
+    ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),
+    ("uniform-int8", INT8, "baseline_uniform-int8_tiny"),
+)
+
+
+def tiny_backbone(num_classes: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inside, outside, stride in ((3, 16, 1), (16, 32, 2), (32, 32, 2)):
+        layers += [
+            nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
+
+
+def make_data() -> DataSet:
+    """Three classes of noise, told apart by the brightest channel."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count) % 3
+        images = torch.randint(0, 200, (count, 3, PX, PX), generator=generator)
+        images[torch.arange(count), labels] += 40
+        return Split(images=images.to(torch.uint8), labels=labels)
+
+    return make_data_set(
+        name="made up", source="test", class_names=("red", "green", "it's \"blue\""),
+        splits=(split(60), split(30), split(30)), flip=False, shift_fraction=0.0,
+    )  # fmt: skip
+
+
+def make_settings(**changes: Any) -> RunSettings:  # noqa: ANN401
+    space = SearchSpace.model_validate(
+        {
+            "schema_version": 1, "name": "small", "summary": "one own backbone",
+            "backbones": [OWN], "input_px": [PX], "pruning": {"ratios": [0.0, 0.5]}, "trials": 8,
+            "training": {"base_steps": 30, "rung_steps": [1, 2], "final_steps": 2,
+                         "batch_size": 16},
+        }
+    )  # fmt: skip
+    plain: dict[str, Any] = {
+        "target": "host", "budget_texts": ("50ms",), "confidence": 0.9, "data": "digits",
+        "space": space, "weights": "scratch",
+    }  # fmt: skip
+    return RunSettings.model_validate(plain | changes)
+
+
+def make_bench(settings: RunSettings, data: DataSet) -> Workbench:
+    return Workbench(
+        settings,
+        load_profile(settings.target),
+        data,
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+    )
+
+
+def candidates(bench: Workbench) -> dict[int, Candidate]:
+    """Trial 0 is pruned and int8, trial 3 dense with mixed bits."""
+    dense = bench.baseline(Knobs(backbone=OWN, input_px=PX), FP32)
+    layers = [name for name, _ in dense.bits]
+    half = FP16 if bench.profile.runtime == "TensorRT" else FP32
+    mixed: dict[str, LayerBits] = dict(zip(layers, (INT8, half, INT8, FP32), strict=True))
+    pruned = {name: kept // 2 for name, kept in dense.channels}
+    build = Candidate.build
+    return {
+        0: build(backbone=OWN, input_px=PX, channels=pruned, bits=dict.fromkeys(layers, INT8),
+                 pruning=(0.5, 0.5, 0.5, 0.5)),
+        3: build(backbone=OWN, input_px=PX, channels=dense.channel_counts, bits=mixed),
+    }  # fmt: skip
+
+
+def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
+    """Write the folder of a finished run, with the weights of two trials and two baselines."""
+    settings, data = make_settings(**changes), make_data()
+    bench = make_bench(settings, data)
+    chosen = candidates(bench)
+    knobs = Knobs(backbone=OWN, input_px=PX)
+    base = [(label, bench.baseline(knobs, bits)) for label, bits, _ in BASELINES]
+    folders = {candidate.id: f"trial_{trial:04d}" for trial, candidate in chosen.items()}
+    folders |= {
+        candidate.id: name for (_, candidate), (_, _, name) in zip(base, BASELINES, strict=True)
+    }
+    finals: dict[str, FinalScore] = {}
+    for candidate in (*chosen.values(), *(candidate for _, candidate in base)):
+        model = inherit(bench.plan(candidate), data, batch_size=16)
+        score = held_out_score(model, data, PX)
+        finals[candidate.id] = FinalScore(
+            candidate=candidate, validation=score, held_out=score, train_s=0.0
+        )
+        write_model(
+            folder / "models" / folders[candidate.id], model, bench.describe(candidate),
+            bench.predictor, bench.card(candidate),
+        )  # fmt: skip
+    records = [
+        Record(
+            trial=trial, state="completed", knobs=knobs, candidate=candidate,
+            cost=bench.price(candidate), probability=1.0,
+            scores=(finals[candidate.id].validation,),
+        )
+        for trial, candidate in chosen.items()
+    ]  # fmt: skip
+    front, searched, _ = make_front(bench, records, base, finals, folders)
+    write_front(folder, searched, SEARCHED_FILE)
+    write_front(folder, front)
+    write_trials(folder, records)
+    now = datetime.now(UTC)
+    write_run(
+        folder, settings, bench.profile, command="made up", fingerprint="0", data=data.describe(),
+        started=now, finished=now, wall_s={}, records=records,
+    )  # fmt: skip
+    return folder
+
+
+def copied(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+class Remembers:
+    """A watcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.notes: list[str] = []
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def step(self, done: int, total: int) -> None:
+        assert 0 < done <= total
+
+    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+        raise AssertionError(record, planned, left_s)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def weights(module: nn.Module) -> Mapping[str, torch.Tensor]:
+    return module.state_dict()

@@ -1,0 +1,443 @@
+import datetime
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from filelock import FileLock
+from ship_fixtures import Remembers
+from test_ship_trtexec_log import call
+
+import hwsearch
+from hwsearch import api
+from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.errors import (
+    HostError,
+    NothingFitsError,
+    RunError,
+    RunInterrupted,
+    RunLockedError,
+    UserError,
+)
+from hwsearch.hardware.measure.places import Place
+from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
+from hwsearch.report import stored
+from hwsearch.report.verified import VerifyFile, read_verified
+from hwsearch.ship import finish, verify
+from hwsearch.ship.export import ExportOptions
+from hwsearch.ship.finish import export_run, ship_run, verify_log, verify_run
+from hwsearch.ship.verify import LEAST_SIGMA_LOG
+
+SCHEMA = json.loads(Path(stored.__file__).with_name("front.schema.json").read_text("utf-8"))
+KEYS = ("trial_0000", "trial_0003", "baseline_dense-fp32_tiny", "baseline_uniform-int8_tiny")
+
+
+class FakeMeasure:
+    """``measure`` with given latencies; remembers how it was called."""
+
+    def __init__(self, latencies_ms: Mapping[str, float], noise: float = 0.5) -> None:
+        self.latencies_ms, self.noise = latencies_ms, noise
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, files: Mapping[str, Path], place: Place, **options: object) -> MeasureReport:
+        self.calls.append({"place": place.name, "files": list(files), **options})
+        nets = tuple(
+            MeasuredNet(
+                name=name, latency_ms=self.latencies_ms[name], minimum_ms=self.latencies_ms[name],
+                round_latencies_ms=(self.latencies_ms[name], self.latencies_ms[name] * 1.001),
+            )
+            for name in files
+        )  # fmt: skip
+        return MeasureReport(
+            nets=nets, refused=(), noise_floor_percent=self.noise, drift_percent=None,
+            place=place.name, runtime="onnxruntime", runtime_version="1.32.0", device="a board",
+            cpu="a processor", power_mode=None, energy_boundary=None, threads=1, rounds=20, runs=5,
+            date=datetime.date(2026, 11, 27), kept_nets=0, warnings=("the times are noisy",),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> FakeMeasure:
+    fake = FakeMeasure(dict(zip(KEYS, (1.0, 2.0, 4.0, 3.0), strict=True)))
+    monkeypatch.setattr(verify, "measure", fake)
+    return fake
+
+
+def front_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "front.json").read_text(encoding="utf-8"))
+    jsonschema.validate(content, SCHEMA)
+    return content
+
+
+def found(folder: Path, key: str) -> VerifyFile:
+    verified = read_verified(folder / "models" / key)
+    assert verified is not None
+    return verified
+
+
+def test_run_for_this_machine_when_shipped_is_exported_scored_and_timed(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    watcher = Remembers()
+    front = ship_run(host_run, pictures, watcher)
+    written = front_of(host_run)
+    assert [each["artefact"] for each in written["front"]] == [
+        f"models/trial_{model.trial:04d}/model.onnx" for model in front.front
+    ]
+    assert {each["latency_ms"]["source"] for each in written["front"] + written["baselines"]} == {
+        "measured"
+    }
+    assert measured.calls[0]["place"] == "host"
+    assert measured.calls[0]["files"] == list(KEYS)
+    assert watcher.notes[0] == "the times are noisy"
+    assert "exporting 1 of 4: trial 0" in watcher.phases
+    assert "scoring the file of trial 3" in watcher.phases
+    report = (host_run / "report.md").read_text(encoding="utf-8")
+    assert "## Exported and scored again" in report
+    assert "measured" in (host_run / "front.csv").read_text(encoding="utf-8")
+
+
+def test_run_for_another_target_when_shipped_is_not_timed(
+    jetson_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(jetson_run, pictures, Remembers())
+    assert measured.calls == []
+    written = front_of(jetson_run)
+    entries = written["front"] + written["baselines"]
+    assert {each["latency_ms"]["source"] for each in entries} == {"predicted"}
+    assert all(each["verified"]["latency_ms"] is None for each in entries)
+    assert all(each["verified"]["runtime"].startswith("ONNX Runtime") for each in entries)
+
+
+def test_file_when_verified_says_what_it_is_of(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    verified = found(host_run, "trial_0003")
+    assert (verified.pictures, verified.layers) == (30, 4)
+    assert verified.differences == {}
+    assert verified.accuracy is not None
+    assert abs(verified.accuracy - verified.searched_accuracy) <= 1 / 30 + 1e-9
+    latency = verified.latency_ms
+    assert latency is not None
+    assert (latency.value, latency.place, latency.device) == (2.0, "host", "a board")
+    assert latency.runtime == "onnxruntime 1.32.0"
+    assert latency.sigma_log == LEAST_SIGMA_LOG
+    assert latency.high == pytest.approx(2.0 * math.exp(1.6449 * LEAST_SIGMA_LOG), rel=1e-3)
+
+
+def test_interval_when_the_machine_is_noisy_is_wider(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    measured.noise = 9.5
+    ship_run(host_run, pictures, Remembers())
+    latency = found(host_run, "trial_0003").latency_ms
+    assert latency is not None
+    assert latency.sigma_log == pytest.approx(0.1)
+
+
+def test_run_when_the_machine_is_too_noisy_to_time_keeps_its_predictions(
+    host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*_: object, **__: object) -> MeasureReport:
+        raise HostError("host: the times repeat to 31 % only")
+
+    monkeypatch.setattr(verify, "measure", noisy)
+    watcher = Remembers()
+    front = ship_run(host_run, pictures, watcher)
+    assert {entry.latency_ms.source for entry in front.scored} == {"predicted"}
+    assert watcher.notes[0] == (
+        f"not timed: host: the times repeat to 31 % only; later: hwsearch verify {host_run} "
+        "--on host"
+    )
+    with pytest.raises(HostError, match="repeat to 31 % only"):
+        verify_run(host_run, Remembers(), on="host")
+
+
+def test_time_of_shipping_is_in_the_run_file(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    first = json.loads((host_run / "run.json").read_text())["wall_s"]["export and verification"]
+    assert first > 0
+    ship_run(host_run, pictures, Remembers())
+    again = json.loads((host_run / "run.json").read_text())["wall_s"]["export and verification"]
+    assert again > first
+    assert "Time, export and verification" in (host_run / "report.md").read_text("utf-8")
+
+
+def test_model_when_it_misses_the_budget_here_is_dropped_and_told(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    measured.latencies_ms = dict(zip(KEYS, (1.0, 51.0, 53.0, 52.0), strict=True))
+    watcher = Remembers()
+    front = ship_run(host_run, pictures, watcher)
+    assert [model.trial for model in front.front] == [0]
+    assert any("trial 3 is not offered: measured 51.0 ms" in note for note in watcher.notes)
+
+
+def test_run_when_nothing_fits_once_measured_says_so_and_reports(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    measured.latencies_ms = dict.fromkeys(KEYS, 90.0)
+    with pytest.raises(NothingFitsError, match=r"none of the 2 models is offered under 50ms"):
+        ship_run(host_run, pictures, Remembers())
+    written = front_of(host_run)
+    assert written["front"] == []
+    assert written["closest"]["latency_ms"]["value"] == 90.0
+    assert "Nothing meets the budget" in (host_run / "report.md").read_text(encoding="utf-8")
+
+
+def test_verify_when_repeated_starts_from_what_was_searched(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    measured.latencies_ms = dict(zip(KEYS, (1.0, 51.0, 53.0, 52.0), strict=True))
+    ship_run(host_run, pictures, Remembers())
+    measured.latencies_ms = dict(zip(KEYS, (1.0, 2.0, 4.0, 3.0), strict=True))
+    front = verify_run(host_run, Remembers(), on="host")
+    assert {model.trial for model in front.front} <= {0, 3}
+    again = verify_run(host_run, Remembers(), on="host")
+    assert again == front
+    assert not any("measured 51.0 ms" in note for note in front.notes)
+
+
+def test_verify_when_files_are_missing_exports_them(host_run: Path, measured: FakeMeasure) -> None:
+    watcher = Remembers()
+    verify_run(host_run, watcher)
+    assert "exporting 4 of 4" in " ".join(watcher.phases)
+    (host_run / "models" / "trial_0003" / "model.onnx").unlink()
+    watcher = Remembers()
+    verify_run(host_run, watcher)
+    assert [text for text in watcher.phases if text.startswith("exporting")] == [
+        "exporting 1 of 1: trial 3"
+    ]
+
+
+def test_verify_without_a_place_keeps_the_latency_of_the_same_file(
+    jetson_run: Path, pictures: DataSet
+) -> None:
+    ship_run(jetson_run, pictures, Remembers())
+    log = jetson_run / "models" / "trial_0003" / "trtexec.log"
+    log.write_text(call(7.25), encoding="utf-8")
+    verify_log(jetson_run, log, None, Remembers())
+    verify_run(jetson_run, Remembers())
+    latency = found(jetson_run, "trial_0003").latency_ms
+    assert latency is not None
+    assert latency.value == 7.25
+    export_run(jetson_run, "3", ExportOptions(bake=True), Remembers())
+    verify_run(jetson_run, Remembers())
+    assert found(jetson_run, "trial_0003").latency_ms is None
+
+
+def test_times_when_the_runtime_reads_no_onnx_do_not_stand_for_the_target(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    for name in ("front.json", "searched.json"):
+        content = json.loads((host_run / name).read_text())
+        content["profile"] |= {"name": "raspberry-pi-4", "runtime": "TFLite 2.7.1"}
+        (host_run / name).write_text(json.dumps(content))
+    watcher = Remembers()
+    front = verify_run(host_run, watcher, on="host")
+    assert measured.calls[0]["runtime"] is None
+    assert {each.latency_ms.source for each in front.scored} == {"predicted"}
+    assert any("TFLite 2.7.1 reads no ONNX" in note for note in watcher.notes)
+    folder = host_run / "models" / "trial_0003"
+    assert (folder / "CONVERT.md").is_file()
+    assert (folder / "model_float.onnx").is_file()
+
+
+def test_times_for_tensorrt_are_taken_by_trtexec(
+    jetson_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    verify_run(jetson_run, Remembers(), on="ssh://me@board", threads=1)
+    [asked] = measured.calls
+    assert (asked["place"], asked["runtime"]) == ("ssh://me@board", "trtexec")
+    assert asked["precisions"] == ("int8", "fp16", "typed")
+
+
+def test_verify_when_the_place_is_none_says_so_before_anything(host_run: Path) -> None:
+    with pytest.raises(UserError, match="place 'ftp://board' is none that can be measured on"):
+        verify_run(host_run, Remembers(), on="ftp://board")
+    assert not (host_run / "models" / "trial_0003" / "model.onnx").exists()
+
+
+def test_verify_when_the_place_fails_leaves_the_front_as_it_was(
+    jetson_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> MeasureReport:
+        raise HostError("ssh://me@board: it accepts none of the keys")
+
+    monkeypatch.setattr(verify, "measure", fails)
+    ship_run(jetson_run, pictures, Remembers())
+    before = front_of(jetson_run)
+    with pytest.raises(HostError, match="accepts none of the keys"):
+        verify_run(jetson_run, Remembers(), on="ssh://me@board")
+    assert front_of(jetson_run) == before
+
+
+def test_log_when_read_gives_its_model_a_measured_latency(
+    jetson_run: Path, pictures: DataSet
+) -> None:
+    ship_run(jetson_run, pictures, Remembers())
+    log = jetson_run / "models" / "trial_0003" / "trtexec.log"
+    log.write_text(call(7.5) + call(7.25), encoding="utf-8")
+    watcher = Remembers()
+    front = verify_log(jetson_run, log, None, watcher)
+    assert watcher.notes == ["trial 3: 7.25 ms in TensorRT 10.3.0, 2 rounds"]
+    [entry] = [each for each in front.front if each.trial == 3]
+    assert (entry.latency_ms.value, entry.latency_ms.source) == (7.25, "measured")
+    latency = found(jetson_run, "trial_0003").latency_ms
+    assert latency is not None
+    assert (latency.place, latency.device) == ("trtexec log", "Orin")
+    assert latency.threads is None
+
+
+def test_log_when_it_lies_elsewhere_needs_a_trial(
+    jetson_run: Path, pictures: DataSet, tmp_path: Path
+) -> None:
+    ship_run(jetson_run, pictures, Remembers())
+    log = tmp_path / "some.log"
+    log.write_text(call(7.25), encoding="utf-8")
+    with pytest.raises(RunError, match=r"lies in no model's folder of .*; say --trial N"):
+        verify_log(jetson_run, log, None, Remembers())
+    front = verify_log(jetson_run, log, "baseline_dense-fp32_tiny", Remembers())
+    assert front.baselines[0].latency_ms.value == 7.25
+
+
+def test_log_when_the_target_runs_no_tensorrt_is_refused(
+    host_run: Path, pictures: DataSet, tmp_path: Path, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    (tmp_path / "some.log").write_text(call(7.25), encoding="utf-8")
+    with pytest.raises(RunError, match=r"host runs ONNX Runtime .* says nothing about it"):
+        verify_log(host_run, tmp_path / "some.log", "3", Remembers())
+
+
+def test_log_when_its_model_was_not_scored_is_refused(jetson_run: Path) -> None:
+    log = jetson_run / "models" / "trial_0003" / "trtexec.log"
+    log.write_text(call(7.25), encoding="utf-8")
+    with pytest.raises(
+        RunError, match="trial 3 has no file that was scored; first: hwsearch verify"
+    ):
+        verify_log(jetson_run, log, None, Remembers())
+
+
+def test_export_when_of_one_model_writes_that_only(host_run: Path) -> None:
+    watcher = Remembers()
+    files = export_run(host_run, "3", ExportOptions(), watcher)
+    assert watcher.notes == [f"new files are not verified yet; next: hwsearch verify {host_run}"]
+    assert files == [host_run / "models" / "trial_0003" / "model.onnx"]
+    assert not (host_run / "models" / "trial_0000" / "model.onnx").exists()
+    artefacts = {each["trial"]: each["artefact"] for each in front_of(host_run)["front"]}
+    assert artefacts.get(3, "models/trial_0003/model.onnx") == "models/trial_0003/model.onnx"
+
+
+def test_export_when_none_can_be_says_why(host_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hwsearch.errors import BackboneError
+    from hwsearch.ship import export
+
+    def fails(*_: object, **__: object) -> None:
+        raise BackboneError("the layer 'a' runs twice")
+
+    monkeypatch.setattr(export, "observe_output_ranges", fails)
+    with pytest.raises(RunError, match="trial 3: it cannot be exported: the layer 'a' runs twice"):
+        export_run(host_run, "3", ExportOptions(), Remembers())
+
+
+def test_models_that_are_not_offered_get_no_file_unless_they_are_timed(
+    jetson_run: Path, pictures: DataSet
+) -> None:
+    searched = json.loads((jetson_run / "searched.json").read_text())
+    # Another network of the same run that is slower and less accurate than trial 3.
+    worse = {**searched["front"][1], "trial": 7, "accuracy": 0.0, "accuracy_ci95": [0.0, 0.1]}
+    slow = worse["latency_ms"]
+    worse["latency_ms"] = {**slow, **{key: 2 * slow[key] for key in ("value", "low", "high")}}
+    worse["layers"] = "models/trial_0007/layers.csv"
+    searched["front"].append(worse)
+    (jetson_run / "searched.json").write_text(json.dumps(searched))
+    watcher = Remembers()
+    ship_run(jetson_run, pictures, watcher)
+    assert not any("trial 7" in text for text in watcher.phases)
+    assert not (jetson_run / "models" / "trial_0007").exists()
+    notes = front_of(jetson_run)["notes"]
+    assert any(note.startswith("trial 7 is not offered") for note in notes)
+
+
+def test_verify_when_nothing_met_the_budget_leaves_the_closest_point(host_run: Path) -> None:
+    front = json.loads((host_run / "front.json").read_text())
+    searched = json.loads((host_run / "searched.json").read_text())
+    closest = {**searched["front"][0], "layers": None, "trial": None}
+    empty = front | {"front": [], "baselines": [], "pick": None, "closest": closest}
+    (host_run / "front.json").write_text(json.dumps(empty))
+    (host_run / "searched.json").unlink()
+    found_front = verify_run(host_run, Remembers())
+    assert found_front.closest is not None
+    assert found_front.front == ()
+
+
+def test_files_of_an_earlier_end_are_made_anew(
+    host_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(host_run, pictures, Remembers())
+    watcher = Remembers()
+    ship_run(host_run, pictures, watcher)
+    assert "exporting 4 of 4" in " ".join(watcher.phases)
+
+
+def test_verbs_when_the_folder_is_none_say_so(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for work in (
+        lambda: export_run(missing, "all", ExportOptions(), Remembers()),
+        lambda: verify_run(missing, Remembers()),
+        lambda: verify_log(missing, tmp_path / "x", None, Remembers()),
+    ):
+        with pytest.raises(RunError, match="is not a folder; give a run folder"):
+            work()
+    assert not missing.exists()
+
+
+def test_verbs_when_another_process_works_there_say_so(host_run: Path) -> None:
+    with FileLock(host_run / ".lock"), pytest.raises(RunLockedError, match="another process"):
+        verify_run(host_run, Remembers())
+
+
+def test_ship_when_interrupted_says_how_to_go_on(
+    host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "score_models", stop)
+    with pytest.raises(RunInterrupted, match=r"go on with: hwsearch verify .*run"):
+        ship_run(host_run, pictures, Remembers())
+
+
+def test_python_interface_exports_verifies_and_loads(host_run: Path, measured: FakeMeasure) -> None:
+    files = hwsearch.export(host_run, 3)
+    assert [file.name for file in files] == ["model.onnx"]
+    result = hwsearch.verify(host_run, on="host")
+    assert result.folder == host_run
+    assert result.front.front
+    network = hwsearch.load(host_run, 3)
+    assert not network.training
+    assert any("input_quantizer" in name for name, _ in network.named_modules())
+    assert hwsearch.load(host_run, "baseline_dense-fp32_tiny") is not None
+    with pytest.raises(RunError, match="one network is loaded at a time"):
+        api.load(host_run, "all")
+
+
+def test_pick_when_loaded_is_that_of_the_front(host_run: Path, measured: FakeMeasure) -> None:
+    front = hwsearch.verify(host_run).front
+    assert front.pick is not None
+    picked, named = hwsearch.load(host_run), hwsearch.load(host_run, front.pick)
+    assert picked.state_dict().keys() == named.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_files_when_really_timed_here_have_latencies(host_run: Path) -> None:
+    front = verify_run(host_run, Remembers(), on="host")
+    assert {each.latency_ms.source for each in front.scored} == {"measured"}
+    assert all(0 < each.latency_ms.value < 50 for each in front.scored)
