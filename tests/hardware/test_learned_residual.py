@@ -10,9 +10,9 @@ from test_predictor import conv, net, profile
 from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.kernel_table import Floats, kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
-from hwsearch.hardware.learned.model import Tree
-from hwsearch.hardware.learned.residual import FEATURES, correction, features_of, fit_trees
+from hwsearch.hardware.learned.residual import correction, features_of, fit_trees
 from hwsearch.hardware.learned.terms import classify
+from hwsearch.hardware.learned.trees import FEATURES, Tree, predict
 
 TARGET = profile()
 NETWORKS = random_networks(8, seed=1, bits=(FP32, INT8))
@@ -135,7 +135,7 @@ def test_trees_when_compared_with_those_of_scikit_learn(teacher: list[Any]) -> N
     assert len(trees) == len(every_tree)
     for plain, theirs in zip(trees[:5], every_tree[:5], strict=True):
         expected = model.learning_rate * theirs.predict(fresh)
-        assert plain.predict(fresh) == pytest.approx(expected, rel=1e-4)
+        assert predict([plain], fresh) == pytest.approx(expected, rel=1e-4)
 
 
 def test_trees_when_there_is_something_to_learn() -> None:

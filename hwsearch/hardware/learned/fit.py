@@ -16,14 +16,14 @@ from hwsearch.errors import TargetError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import Floats, Ints, KernelTable, kernel_table
 from hwsearch.hardware.learned.effects import learn
-from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.evaluate import energy_terms, evaluate
 from hwsearch.hardware.learned.model import (
     Coefficients,
     CrossValidation,
     Fit,
     FittedModel,
     KernelRange,
-    coefficients_digest,
+    fit_digest,
 )
 from hwsearch.hardware.learned.residual import features_of, fit_trees
 from hwsearch.hardware.learned.terms import ClassifiedRows, classify, latency_terms, sum_terms
@@ -114,19 +114,16 @@ def fit_profile(
         noise_floor_percent: how far two measurements of one network lie apart.
 
     Raises:
-        TargetError: too few measurements, a kernel that the profile cannot price, or energies for
-            a profile without an energy section.
+        TargetError: too few measurements, a kernel that the profile cannot price, energies for a
+            profile without an energy section, or a relative without a fit.
     """
     bare = profile.model_copy(update={"fit": None})
-    fitter = _Fitter(bare, seed=seed, start=None if start is None else start.fit)
-    latency = fitter.model(measurements, provenance, None)
     with_energy = [one for one in measurements if one.energy_mj is not None]
+    if with_energy:
+        _check_energy(bare)
+    fitter = _Fitter(bare, seed=seed, start=_fit_of(start))
+    latency = fitter.model(measurements, provenance, None)
     energy = None
-    if with_energy and bare.energy is None:
-        raise TargetError(
-            f"{profile.name} has no energy section, so energies cannot be fitted; add one that "
-            "says what the energy is drawn by, or leave energy_mj out"
-        )
     if len(with_energy) >= LEAST_NETWORKS:
         energy = fitter.model(with_energy, provenance, latency.coefficients)
     fit = Fit(noise_floor_percent=noise_floor_percent, latency=latency, energy=energy)
@@ -157,10 +154,38 @@ def hold_out(
         trees: with trees on the residual.
 
     Raises:
-        TargetError: a fold leaves too few networks.
+        TargetError: a fold leaves too few networks, energy of a profile without an energy section,
+            or a relative without a fit.
+        ValueError: not one fold for each measurement, or a measurement without the quantity.
     """
-    fitter = _Fitter(profile, seed=seed, start=None if start is None else start.fit)
-    return fitter.hold_out(quantity, _Data.of(measurements), np.asarray(folds), trees=trees)
+    if len(folds) != len(measurements):
+        raise ValueError(f"{len(folds)} folds for {len(measurements)} measurements; give one each")
+    if quantity == "energy":
+        _check_energy(profile)
+        lacking = [one.network.name for one in measurements if one.energy_mj is None]
+        if lacking:
+            raise ValueError(f"{lacking[0]} has no energy; leave out what has none")
+    fitter = _Fitter(profile, seed=seed, start=_fit_of(start))
+    data = _Data.of(measurements)
+    return fitter.hold_out(
+        quantity, data, np.asarray(folds), trees=trees, latency_trees=trees
+    )
+
+
+def _check_energy(profile: HardwareProfile) -> None:
+    if profile.energy is None:
+        raise TargetError(
+            f"{profile.name} has no energy section, so energies cannot be fitted; add one that "
+            "says what the energy is drawn by, or leave energy_mj out"
+        )
+
+
+def _fit_of(start: HardwareProfile | None) -> Fit | None:
+    if start is not None and start.fit is None:
+        raise TargetError(
+            f"{start.name} has no fit to start from; give a fitted relative, or none"
+        )
+    return None if start is None else start.fit
 
 
 def random_folds(count: int, seed: int) -> Ints:
@@ -218,10 +243,13 @@ class _Fitter:
             )
         data = _Data.of(measurements)
         folds = random_folds(len(measurements), self._seed)
-        held = self.hold_out(quantity, data, folds, trees=False)
+        latency_trees = latency is not None and bool(latency.residual)
+        held = self.hold_out(quantity, data, folds, trees=False, latency_trees=latency_trees)
         trees = False
         if len(measurements) >= _LEAST_FOR_TREES:
-            with_trees = self.hold_out(quantity, data, folds, trees=True)
+            with_trees = self.hold_out(
+                quantity, data, folds, trees=True, latency_trees=latency_trees
+            )
             trees = _mape(with_trees) < _WORTH_IT * _mape(held)
             held = with_trees if trees else held
         coefficients = self._fit(data, latency, trees=trees)
@@ -238,12 +266,17 @@ class _Fitter:
             networks=len(measurements),
             cross_validation=held.summary(split, factor),
             interval_factor=factor,
-            digest=coefficients_digest(coefficients),
+            digest=fit_digest(coefficients, factor),
             coefficients=coefficients,
         )
 
-    def hold_out(self, quantity: Quantity, data: _Data, folds: Ints, *, trees: bool) -> HeldOut:
-        """Predict each fold from the others; folds below 0 are only fitted to."""
+    def hold_out(
+        self, quantity: Quantity, data: _Data, folds: Ints, *, trees: bool, latency_trees: bool
+    ) -> HeldOut:
+        """Predict each fold from the others; folds below 0 are only fitted to.
+
+        Energy is paid over a latency with trees of its own, or without.
+        """
         wanted = np.flatnonzero(folds >= 0)
         parts = np.zeros((4, len(folds)))
         for fold in np.unique(folds[wanted]):
@@ -251,7 +284,13 @@ class _Fitter:
             rest = np.flatnonzero(folds != fold)
             if len(rest) < 2:
                 raise TargetError("a fold leaves fewer than two networks to fit; use fewer folds")
-            found = self._predict(quantity, data.subset(rest), data.subset(out), trees=trees)
+            known = data.subset(rest)
+            latency = None
+            if quantity == "energy":
+                latency = self._fit(known, None, trees=latency_trees)
+            coefficients = self._fit(known, latency, trees=trees)
+            rows = classify(self._profile, data.subset(out).table)
+            found = evaluate(coefficients, rows, *self._terms(rows, latency))
             parts[:, out] = (
                 found.value, found.sigma_log, found.spread_log, found.extrapolated,
             )  # fmt: skip
@@ -262,14 +301,6 @@ class _Fitter:
             spread_log=parts[2, wanted],
             extrapolated=parts[3, wanted],
         )
-
-    def _predict(
-        self, quantity: Quantity, known: _Data, unknown: _Data, *, trees: bool
-    ) -> Evaluated:
-        latency = None if quantity == "latency" else self._fit(known, None, trees=False)
-        coefficients = self._fit(known, latency, trees=trees)
-        rows = classify(self._profile, unknown.table)
-        return evaluate(coefficients, rows, *self._terms(rows, latency))
 
     def _fit(self, data: _Data, latency: Coefficients | None, *, trees: bool) -> Coefficients:
         """Fit latency, or energy on top of coefficients of latency."""
@@ -307,9 +338,10 @@ class _Fitter:
         )
 
     def _terms(self, rows: ClassifiedRows, latency: Coefficients | None) -> tuple[Floats, Floats]:
-        if latency is not None:
-            return energy_terms(self._profile, latency, rows)
-        return latency_terms(self._profile, rows)
+        terms, overhead = latency_terms(self._profile, rows)
+        if latency is None:
+            return terms, overhead
+        return energy_terms(self._profile, evaluate(latency, rows, terms, overhead), rows)
 
     def _start_means(self, quantity: Quantity) -> dict[str, float] | None:
         if self._start is None:
