@@ -6,7 +6,7 @@ needed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,8 +35,6 @@ Quantity = Literal["latency", "energy"]
 #: Below it neither noise nor error can be told.
 LEAST_NETWORKS: Final = 5
 _FOLDS: Final = 5
-#: Energy differs from baseline power x latency by less than latencies differ from a roofline.
-_PRIOR_SCALE: Final[Mapping[Quantity, float]] = {"latency": 1.0, "energy": 0.6}
 #: Trees need data, and must lower the error of networks left out by a tenth to be kept.
 _LEAST_FOR_TREES: Final = 200
 _WORTH_IT: Final = 0.9
@@ -313,10 +311,9 @@ class _Fitter:
             measured,
             seed=self._seed,
             start=self._start_means(quantity),
-            prior_scale=_PRIOR_SCALE[quantity],
         )
         coefficients = Coefficients(
-            prior_scale=_PRIOR_SCALE[quantity],
+            prior_scale=learned.prior_scale,
             noise_log=_rounded(learned.noise),
             measured_range=(_rounded(measured.min()), _rounded(measured.max())),
             largest_spread_log=_ANY_SPREAD,

@@ -225,6 +225,10 @@ def effects_of(term: Term, kernel_class: KernelClass) -> tuple[Effect, ...]:
         Effect(f"{term}@{kernel_class.bits}", 0.3),
         Effect(f"{term}/{kind}@{kernel_class.bits}", 0.2),
     ]
+    if kernel_class.kind in _WINDOWED:
+        strided = ".strided" if kernel_class.strided else ""
+        name = f"{term}/{variant}.k{kernel_class.window}{strided}@{kernel_class.bits}"
+        found.append(Effect(name, 0.25))
     return tuple(found)
 
 
