@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.hardware.kernel_table import Floats
+from hwsearch.hardware.kernel_table import Floats, KernelTable
 from hwsearch.hardware.learned.terms import ClassifiedRows
-from hwsearch.hardware.learned.trees import BLOCKS, VARIANTS, Tree, predict
+from hwsearch.hardware.learned.trees import CHANNEL_TILES, SIDE_TILES, VARIANTS, Tree, predict
 
 _TREES: Final = 160
-_DEPTH: Final = 4
+_DEPTH: Final = 5
 _LEARNING_RATE: Final = 0.15
 #: Median of the absolute value of a standard normal variable.
 _NORMAL_MEDIAN: Final = 0.6745
@@ -36,23 +36,32 @@ def features_of(rows: ClassifiedRows, predicted: Floats) -> Floats:
     variant_of_class = np.array([VARIANTS.index(one.variant) for one in rows.classes])
     variant = variant_of_class[rows.of_row]
     pixels = table.output_elements / table.out_channels
+    activations = table.per_network(table.input_elements + table.output_elements)
+    weights = table.per_network(table.weight_elements)
     columns = [
         np.log(predicted),
         np.log(np.maximum(macs, 1.0)),
-        np.log(table.per_network(table.input_elements + table.output_elements)),
-        np.log1p(table.per_network(table.weight_elements)),
+        np.log(activations),
+        np.log1p(weights),
+        np.log(np.maximum(macs, 1.0) / (activations + weights)),
         table.per_network(np.ones(len(table))),
         table.per_network(share * np.log2(table.in_channels)),
         table.per_network(share * np.log2(table.out_channels)),
         table.per_network(share * np.log2(pixels)),
         table.per_network(share * table.window),
         table.per_network(share * (table.stride > 1)),
-        *(table.per_network(share * (table.out_channels % block == 0)) for block in BLOCKS),
-        *(table.per_network(share * (table.in_channels % block == 0)) for block in BLOCKS),
+        *(_padded(table, share, table.out_channels, tile) for tile in CHANNEL_TILES),
+        *(_padded(table, share, table.in_channels, tile) for tile in CHANNEL_TILES),
+        *(_padded(table, share, np.sqrt(pixels), tile) for tile in SIDE_TILES),
         *(table.per_network(share * (variant == at)) for at in range(len(VARIANTS))),
         *(table.per_network((variant == at).astype(float)) for at in range(len(VARIANTS))),
     ]
     return np.stack(columns, axis=1)
+
+
+def _padded(table: KernelTable, share: Floats, values: Floats, tile: int) -> Floats:
+    """Mean logarithm of what rounding up to whole tiles adds, (networks,)."""
+    return table.per_network(share * np.log(np.ceil(values / tile) * tile / values))
 
 
 def fit_trees(features: Floats, log_ratio: Floats, *, seed: int) -> tuple[Tree, ...]:

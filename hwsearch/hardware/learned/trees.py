@@ -21,14 +21,16 @@ VARIANTS: Final = (
     "conv.stem", "conv.pointwise", "conv.spatial",
     *(kind.value for kind in KernelKind if kind is not KernelKind.CONV),
 )  # fmt: skip
-#: Channel counts that runtimes like: multiples of these.
-BLOCKS: Final = (8, 32, 64)
+#: Tiles that kernels work in, by channels and by pixels along a side.
+CHANNEL_TILES: Final = (8, 32, 64, 128)
+SIDE_TILES: Final = (4, 8, 16, 32)
 #: Names of the columns of ``residual.features_of``; a stored tree counts them from 0.
 FEATURES: Final = (
-    "log_predicted", "log_macs", "log_activations", "log_weights", "kernels",
+    "log_predicted", "log_macs", "log_activations", "log_weights", "log_intensity", "kernels",
     "log2_in_channels", "log2_out_channels", "log2_pixels", "window", "strided",
-    *(f"out_channels_by_{block}" for block in BLOCKS),
-    *(f"in_channels_by_{block}" for block in BLOCKS),
+    *(f"out_channels_to_{tile}" for tile in CHANNEL_TILES),
+    *(f"in_channels_to_{tile}" for tile in CHANNEL_TILES),
+    *(f"side_to_{tile}" for tile in SIDE_TILES),
     *(f"mac_share_{name}" for name in VARIANTS),
     *(f"count_{name}" for name in VARIANTS),
 )  # fmt: skip
