@@ -41,7 +41,7 @@ _LARGEST_LOG: Final = 30.0
 _SCALES: Final = (0.5, 1.0, 1.6, 2.5, 4.0)
 _SCALE_SIGMA_LOG: Final = 1.0
 #: Measurements that are enough to tell one scale from another.
-_ENOUGH_FOR_SCALE: Final = 400
+_ENOUGH_FOR_SCALE: Final = 250
 #: Standard deviation of an effect that is taken over from a relative unseen.
 _RELATIVE_SIGMA: Final = 0.3
 
@@ -102,7 +102,7 @@ def learn(
     )
     scale = _chosen_scale(problem, seed) if prior_scale is None else prior_scale
     problem = problem.scaled(scale)
-    best, noise = problem.fit(prior_mean)
+    best, noise = problem.fit(prior_mean, 2 * _PRIOR_NOISE, rounds=4)
     draws: list[Floats] = [best]
     rng = np.random.default_rng(seed)
     for number in range(samples):
@@ -172,10 +172,11 @@ def _chosen_scale(problem: "_Problem", seed: int) -> float:
     rng = np.random.default_rng(seed)
     some = rng.permutation(len(problem.target))[:_ENOUGH_FOR_SCALE]
     part = replace(problem, values=problem.values[some], target=problem.target[some])
-    best, evidence = part.prior_mean, []
+    best, noise, evidence = part.prior_mean, 2 * _PRIOR_NOISE, []
     for scale in _SCALES:
         scaled = part.scaled(scale)
-        best, noise = scaled.fit(best)
+        # From where the last scale ended, two rounds are as good as four.
+        best, noise = scaled.fit(best, noise, rounds=2)
         prior = -0.5 * (math.log(scale) / _SCALE_SIGMA_LOG) ** 2
         evidence.append(scaled.log_evidence(best, noise) + prior)
     return _SCALES[int(np.argmax(evidence))]
@@ -195,10 +196,10 @@ class _Problem:
         """The same problem with a wider or narrower prior."""
         return replace(self, prior_sigma=scale * self.prior_sigma)
 
-    def fit(self, start: Floats) -> tuple[Floats, float]:
+    def fit(self, start: Floats, noise: float, *, rounds: int) -> tuple[Floats, float]:
         """The most probable effects with the noise that they leave."""
-        best, noise = start, 2 * _PRIOR_NOISE
-        for _ in range(4):
+        best = start
+        for _ in range(rounds):
             best = self.solve(best, self.target, self.prior_mean, noise)
             noise = self.noise(best, noise)
         return best, noise

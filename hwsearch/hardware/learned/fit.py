@@ -5,6 +5,7 @@ left out are predicted better with them, and the width of the intervals is what 
 needed.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ _LEAST_FOR_TREES: Final = 200
 _WORTH_IT: Final = 0.9
 #: Two-sided quantile of the standard normal distribution that holds nine tenths.
 _Z90: Final = 1.6448536
+#: Of effects, which are logarithms: a tenth of a percent.
+_EFFECT_DECIMALS: Final = 3
+#: How many networks it takes to believe half of what makes intervals narrower.
+_FEW_NETWORKS: Final = 15
 _DIGITS: Final = 4
 #: While errors are gathered, no network counts as extrapolated for the spread of its samples.
 _ANY_SPREAD: Final = 1e3
@@ -72,11 +77,15 @@ class HeldOut:
         """What makes nine tenths of the networks fall into their central intervals of 90 %.
 
         The conformal quantile with its correction for few networks; with fewer than ten, the
-        largest.
+        largest. Intervals are made narrower only as far as networks are many: a few that happen to
+        fit say little of the next one.
         """
         scores = np.sort(np.abs(self.log_ratio) / self.sigma_log)
         rank = min(len(scores), math.ceil(0.9 * (len(scores) + 1)))
-        return max(float(scores[rank - 1]) / _Z90, 1e-3)
+        factor = max(float(scores[rank - 1]) / _Z90, 1e-3)
+        if factor < 1:
+            factor **= len(scores) / (len(scores) + _FEW_NETWORKS)
+        return factor
 
     def summary(self, split: str, interval_factor: float) -> CrossValidation:
         """The errors, with intervals of this factor."""
@@ -212,6 +221,13 @@ class _Data:
     def of_quantity(self, quantity: Quantity) -> Floats:
         return self.latency if quantity == "latency" else self.energy
 
+    def digest(self) -> bytes:
+        """Of all that a fit depends on, as far as fits of one table go."""
+        table = self.table
+        columns = (table.network, table.macs, table.weight_bits, self.latency)
+        content = b"".join(column.tobytes() for column in (*columns, self.energy))
+        return hashlib.sha256(content).digest()
+
     def subset(self, networks: Ints) -> "_Data":
         return _Data(
             table=self.table.of(networks),
@@ -220,11 +236,18 @@ class _Data:
         )
 
 
+#: A digest of the measurements, the latency that energy is fitted on, and whether with trees.
+_FitKey = tuple[bytes, int, bool]
+
+
 class _Fitter:
     """Fits one profile; holds what all its fits have in common."""
 
     def __init__(self, profile: HardwareProfile, *, seed: int, start: Fit | None) -> None:
         self._profile, self._seed, self._start = profile, seed, start
+        # Energy, and fits with trees, ask for the same fits again; with the latency, so that it
+        # lives as long as its id is a key.
+        self._fits: dict[_FitKey, tuple[Coefficients, Coefficients | None]] = {}
 
     def model(
         self,
@@ -302,36 +325,47 @@ class _Fitter:
 
     def _fit(self, data: _Data, latency: Coefficients | None, *, trees: bool) -> Coefficients:
         """Fit latency, or energy on top of coefficients of latency."""
+        key = (data.digest(), id(latency), trees)
+        if key not in self._fits:
+            found = (
+                self._with_trees(self._fit(data, latency, trees=False), data, latency)
+                if trees
+                else self._effects(data, latency)
+            )
+            self._fits[key] = (found, latency)
+        return self._fits[key][0]
+
+    def _effects(self, data: _Data, latency: Coefficients | None) -> Coefficients:
         quantity: Quantity = "latency" if latency is None else "energy"
         rows = classify(self._profile, data.table)
         measured = data.of_quantity(quantity)
-        terms, overhead = self._terms(rows, latency)
         learned = learn(
-            sum_terms(rows, terms, overhead),
+            sum_terms(rows, *self._terms(rows, latency)),
             measured,
             seed=self._seed,
             start=self._start_means(quantity),
         )
-        coefficients = Coefficients(
+        return Coefficients(
             prior_scale=learned.prior_scale,
             noise_log=_rounded(learned.noise),
             measured_range=(_rounded(measured.min()), _rounded(measured.max())),
             largest_spread_log=_ANY_SPREAD,
             kernel_ranges=_kernel_ranges(rows),
             effects={
-                name: tuple(_rounded(value) for value in values)
+                name: tuple(_decimals(value, _EFFECT_DECIMALS) for value in values)
                 for name, values in learned.effects.items()
             },
         )
-        if not trees:
-            return coefficients
-        value = evaluate(coefficients, rows, terms, overhead).value
-        features, log_ratio = features_of(rows, value), np.log(measured / value)
+
+    def _with_trees(
+        self, coefficients: Coefficients, data: _Data, latency: Coefficients | None
+    ) -> Coefficients:
+        rows = classify(self._profile, data.table)
+        value = evaluate(coefficients, rows, *self._terms(rows, latency)).value
+        measured = data.of_quantity("latency" if latency is None else "energy")
+        trees = fit_trees(features_of(rows, value), np.log(measured / value), seed=self._seed)
         return coefficients.model_copy(
-            update={
-                "residual": fit_trees(features, log_ratio, seed=self._seed),
-                "residual_noise_log": coefficients.noise_log,
-            }
+            update={"residual": trees, "residual_noise_log": coefficients.noise_log}
         )
 
     def _terms(self, rows: ClassifiedRows, latency: Coefficients | None) -> tuple[Floats, Floats]:
@@ -380,6 +414,10 @@ def _spearman(first: Floats, second: Floats) -> float:
     if a.std() == 0 or b.std() == 0:
         return 0.0
     return _rounded(np.corrcoef(a, b)[0, 1])
+
+
+def _decimals(value: float, decimals: int) -> float:
+    return round(value, decimals) + 0.0  # no -0.0
 
 
 def _rounded(value: float) -> float:

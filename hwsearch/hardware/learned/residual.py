@@ -14,11 +14,9 @@ from hwsearch.hardware.kernel_table import Floats, KernelTable
 from hwsearch.hardware.learned.terms import ClassifiedRows
 from hwsearch.hardware.learned.trees import CHANNEL_TILES, SIDE_TILES, VARIANTS, Tree, predict
 
-_TREES: Final = 160
-_DEPTH: Final = 5
+_TREES: Final = 150
+_LEAVES: Final = 31
 _LEARNING_RATE: Final = 0.15
-#: Median of the absolute value of a standard normal variable.
-_NORMAL_MEDIAN: Final = 0.6745
 #: No network is corrected by more than this, in the logarithm.
 _LARGEST: Final = 0.5
 
@@ -74,14 +72,14 @@ def fit_trees(features: Floats, log_ratio: Floats, *, seed: int) -> tuple[Tree, 
     """
     from sklearn.ensemble import GradientBoostingRegressor
 
+    # Absolute errors, so that odd rows are not chased; the leaf that gains the most is split first.
+    # On the Jetson Nano 150 trees of 31 leaves leave 3.1 %, of depth 5 with squared errors 3.3 %.
     model = GradientBoostingRegressor(
-        n_estimators=_TREES, learning_rate=_LEARNING_RATE,
-        max_depth=_DEPTH, subsample=0.5, max_features=0.4, min_samples_leaf=8,
-        init="zero", random_state=seed,
+        loss="absolute_error", n_estimators=_TREES, learning_rate=_LEARNING_RATE,
+        max_depth=None, max_leaf_nodes=_LEAVES, subsample=0.7, max_features=0.4,
+        min_samples_leaf=8, init="zero", random_state=seed,
     )  # fmt: skip
-    # Odd rows are pulled in rather than chased.
-    limit = 4 * float(np.median(np.abs(log_ratio))) / _NORMAL_MEDIAN
-    model.fit(features, np.clip(log_ratio, -limit, limit))
+    model.fit(features, log_ratio)
     return tuple(_plain(one.tree_) for one in model.estimators_[:, 0])
 
 
@@ -91,10 +89,18 @@ def correction(trees: Sequence[Tree], features: Floats) -> Floats:
 
 
 def _plain(tree: Any) -> Tree:  # noqa: ANN401 - scikit-learn has no types
-    leaf = tree.children_left < 0
-    value = tree.value[:, 0, 0] * _LEARNING_RATE
-    # scikit-learn numbers nodes depth first and left before right, which is preorder.
-    return Tree(
-        feature=tuple(int(one) for one in np.where(leaf, -1, tree.feature)),
-        threshold=tuple(float(f"{one:.5g}") for one in np.where(leaf, value, tree.threshold)),
-    )
+    feature: list[int] = []
+    threshold: list[float] = []
+    waiting = [0]
+    while waiting:
+        node = waiting.pop()
+        left, right = int(tree.children_left[node]), int(tree.children_right[node])
+        if left < 0:
+            value = float(tree.value[node, 0, 0]) * _LEARNING_RATE
+            feature.append(-1)
+        else:
+            value = float(tree.threshold[node])
+            feature.append(int(tree.feature[node]))
+            waiting += [right, left]
+        threshold.append(float(f"{value:.5g}"))
+    return Tree(feature=tuple(feature), threshold=tuple(threshold))
