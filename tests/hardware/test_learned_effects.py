@@ -80,12 +80,13 @@ def test_best_effects_when_compared_with_a_general_optimizer(
     measured = truth_of(terms, random_truth(networks)) * np.exp(noise)
     learned = learn(terms, measured, seed=0, samples=0, start=start)
     means = np.array([(start or {}).get(name, 0.0) for name in NAMES])
+    sigmas = learned.prior_scale * SIGMAS
     matrix = design(COLUMNS, NAMES)
 
     def objective(effects: Floats) -> float:
         residual = np.log(terms.values @ np.exp(matrix @ effects)) - np.log(measured)
         return float(
-            (residual**2).sum() / learned.noise**2 + (((effects - means) / SIGMAS) ** 2).sum()
+            (residual**2).sum() / learned.noise**2 + (((effects - means) / sigmas) ** 2).sum()
         )
 
     reference = minimize(objective, means, method="BFGS", options={"gtol": 1e-6})
@@ -224,7 +225,7 @@ def test_effect_when_its_term_is_tiny_then_as_uncertain_as_before() -> None:
     learned = learn(with_tiny, measured, seed=0, samples=30)
     best, *samples = learned.effects[UNSEEN.name]
     assert best == pytest.approx(0, abs=1e-3)
-    expected = [prior_draw(UNSEEN, number) for number in range(30)]
+    expected = [learned.prior_scale * prior_draw(UNSEEN, number) for number in range(30)]
     assert samples == pytest.approx(expected, abs=0.05)
 
 

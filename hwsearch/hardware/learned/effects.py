@@ -172,7 +172,8 @@ def _chosen_scale(problem: "_Problem", seed: int) -> float:
     rng = np.random.default_rng(seed)
     some = rng.permutation(len(problem.target))[:_ENOUGH_FOR_SCALE]
     part = replace(problem, values=problem.values[some], target=problem.target[some])
-    best, noise, evidence = part.prior_mean, 2 * _PRIOR_NOISE, []
+    best, noise = part.fit(part.prior_mean, 2 * _PRIOR_NOISE, rounds=4)
+    evidence = []
     for scale in _SCALES:
         scaled = part.scaled(scale)
         # From where the last scale ended, two rounds are as good as four.
@@ -255,7 +256,7 @@ class _Problem:
         solved = np.linalg.solve(curvature, jacobian.T)
         leverage = np.minimum((jacobian * solved.T).sum(1) * weights / noise**2, 0.95)
         # In between the plain and the left-out residual: its square is unbiased (HC2).
-        squares = np.minimum(residual**2 / (1 - leverage), (_HUBER * 2 * noise) ** 2)
+        squares = np.minimum(residual**2 / (1 - leverage), (_HUBER * noise) ** 2)
         total = float(squares.sum()) + _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
         return float(np.sqrt(total / (len(residual) + _PRIOR_NOISE_WEIGHT)))
 
