@@ -159,7 +159,8 @@ def test_fit_when_stored_then_it_says_how_well_it_does(name: str) -> None:
         if model is None:
             continue
         checked = model.cross_validation
-        assert checked.networks == model.networks >= 5
+        held_out = model.networks if model.networks < 2000 else math.ceil(model.networks / 5)
+        assert checked.networks == held_out >= 5
         assert checked.mape_percent < (10 if checked.networks > 80 else 30) or name == "desktop-x86"
         assert checked.spearman > 0.95
         assert 80 <= checked.coverage_percent <= 100

@@ -37,6 +37,8 @@ _PRIOR_NOISE_WEIGHT: Final = 4.0
 _HUBER: Final = 2.5
 #: Keeps exponentials finite; no factor is near it.
 _LARGEST_LOG: Final = 30.0
+#: From so many measurements on a solution hardly moves, and a sample is one linear step from it.
+_MANY: Final = 500
 #: Scales on the prior that are tried, and how far from 1 they are believed to lie.
 _SCALES: Final = (0.5, 1.0, 1.6, 2.5, 4.0)
 _SCALE_SIGMA_LOG: Final = 1.0
@@ -107,8 +109,12 @@ def learn(
     rng = np.random.default_rng(seed)
     for number in range(samples):
         drawn = np.array([prior_draw(effect, number) for effect in known])
-        target = problem.target + noise * rng.standard_normal(len(measured))
-        draws.append(problem.solve(best, target, prior_mean + scale * drawn, noise))
+        moved = noise * rng.standard_normal(len(measured))
+        if len(measured) >= _MANY:
+            draws.append(best + problem.linear_step(best, moved, scale * drawn, noise))
+        else:
+            target = problem.target + moved
+            draws.append(problem.solve(best, target, prior_mean + scale * drawn, noise))
     values = np.stack(draws, axis=1)
     effects = {
         name: tuple(float(value) for value in row) for name, row in zip(names, values, strict=True)
@@ -244,6 +250,15 @@ class _Problem:
             if gain <= _TOLERANCE * max(1.0, abs(objective)):
                 break
         return effects
+
+    def linear_step(self, effects: Floats, moved: Floats, drawn: Floats, noise: float) -> Floats:
+        """How far a solution moves with its measurements and the prior's mean, to first order."""
+        predicted, parts = self._forward(effects)
+        jacobian = parts @ self.design
+        weighted = jacobian * (self._weights(predicted - self.target, noise) / noise**2)[:, None]
+        curvature = weighted.T @ jacobian + np.diag(1 / self.prior_sigma**2)
+        step: Floats = np.linalg.solve(curvature, weighted.T @ moved + drawn / self.prior_sigma**2)
+        return step
 
     def noise(self, effects: Floats, noise: float) -> float:
         """Standard deviation of the residuals, each as if it had been left out of the fit."""
