@@ -82,17 +82,22 @@ def test_tree_when_it_is_one_leaf() -> None:
 # -- text -----------------------------------------------------------------------------------------
 
 
+def text_of(tree: Tree) -> object:
+    """What a profile file holds."""
+    return tree.model_dump(mode="json")
+
+
 def test_tree_when_written_as_text() -> None:
-    assert Tree.model_validate(STUMP).model_dump(mode="json") == "0:0.5 1.0 2.0"
+    assert text_of(Tree.model_validate(STUMP)) == "0:0.5 1.0 2.0"
     assert Tree.model_validate("0:0.5 1 2") == Tree.model_validate(STUMP)
-    assert leaf(-1e-05).model_dump(mode="json") == "-1e-05"
+    assert text_of(leaf(-1e-05)) == "-1e-05"
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), splits=st.integers(0, 20))
 def test_tree_when_read_back_from_text_then_equal(seed: int, splits: int) -> None:
     tree = random_tree(seed, splits)
-    assert Tree.model_validate(tree.model_dump(mode="json")) == tree
+    assert Tree.model_validate(text_of(tree)) == tree
 
 
 @pytest.mark.parametrize(

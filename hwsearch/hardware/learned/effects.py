@@ -257,7 +257,8 @@ class _Problem:
         jacobian = parts @ self.design
         weighted = jacobian * (self._weights(predicted - self.target, noise) / noise**2)[:, None]
         curvature = weighted.T @ jacobian + np.diag(1 / self.prior_sigma**2)
-        step: Floats = np.linalg.solve(curvature, weighted.T @ moved + drawn / self.prior_sigma**2)
+        pull = weighted.T @ moved + drawn / self.prior_sigma**2
+        step: Floats = np.linalg.solve(curvature, pull).astype(np.float64)
         return step
 
     def noise(self, effects: Floats, noise: float) -> float:

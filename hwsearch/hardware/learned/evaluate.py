@@ -25,8 +25,8 @@ from hwsearch.hardware.rates import rate_table
 _SHAPE_SIGMA: Final = 0.4
 #: Slack on the ranges, as a factor either way.
 _RANGE_SLACK: Final = 2.0
-#: What each e-fold adds that a network takes longer, or less long, than all measured ones with their
-#: slack: sizes at which caches overflow, clocks sink or launches overlap.
+#: What each e-fold adds that a network takes longer, or less long, than all measured ones and their
+#: slack: sizes at which caches overflow, clocks sink or launches overlap. Declared.
 _RANGE_SIGMA: Final = 0.1
 #: Share of a prediction that may come from kernels out of range before it counts as extrapolated.
 _OUTSIDE_SHARE: Final = 0.5
@@ -73,9 +73,7 @@ def evaluate(
     of_term = row_terms * _class_factors(model, rows)
     outside = _outside_share(model.kernel_ranges, rows, of_term.sum(1), value)
     beyond = _log_beyond(model.measured_range, value)
-    extrapolated = (
-        (outside > _OUTSIDE_SHARE) | (spread > model.largest_spread_log) | (beyond > 0)
-    )
+    extrapolated = (outside > _OUTSIDE_SHARE) | (spread > model.largest_spread_log) | (beyond > 0)
     if model.residual:
         change = correction(model.residual, features_of(rows, value))
         factor = np.exp(np.where(extrapolated, 0.0, change))
@@ -134,7 +132,8 @@ def _log_beyond(measured: tuple[float, float], value: Floats) -> Floats:
     """How far each prediction lies beyond the measured range and its slack, in the logarithm."""
     low, high = np.log(measured[0] / _RANGE_SLACK), np.log(measured[1] * _RANGE_SLACK)
     log_value = np.log(value)
-    return np.maximum(0.0, np.maximum(log_value - high, low - log_value))
+    beyond: Floats = np.maximum(0.0, np.maximum(log_value - high, low - log_value))
+    return beyond
 
 
 def _outside_share(

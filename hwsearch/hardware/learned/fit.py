@@ -16,7 +16,7 @@ import numpy as np
 from hwsearch.errors import TargetError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import Floats, Ints, KernelTable, kernel_table
-from hwsearch.hardware.learned.effects import learn
+from hwsearch.hardware.learned.effects import Learned, learn, prior_draw
 from hwsearch.hardware.learned.evaluate import energy_terms, evaluate
 from hwsearch.hardware.learned.model import (
     Coefficients,
@@ -27,7 +27,14 @@ from hwsearch.hardware.learned.model import (
     fit_digest,
 )
 from hwsearch.hardware.learned.residual import features_of, fit_trees
-from hwsearch.hardware.learned.terms import ClassifiedRows, classify, latency_terms, sum_terms
+from hwsearch.hardware.learned.terms import (
+    ClassifiedRows,
+    TermMatrix,
+    classify,
+    distinct,
+    latency_terms,
+    sum_terms,
+)
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.profile import HardwareProfile
 
@@ -45,6 +52,10 @@ _ONE_FOLD_FROM: Final = 2000
 _Z90: Final = 1.6448536
 #: Of effects, which are logarithms: a tenth of a percent.
 _EFFECT_DECIMALS: Final = 3
+#: An effect counts as unlearned if its best value is less than this, and its samples lie from
+#: their draws of the prior by less than this share of its standard deviation.
+_UNLEARNED_BEST: Final = 0.001
+_UNLEARNED_SHARE: Final = 0.15
 #: How many networks it takes to believe half of what makes intervals narrower.
 _FEW_NETWORKS: Final = 15
 _DIGITS: Final = 4
@@ -176,9 +187,7 @@ def hold_out(
             raise ValueError(f"{lacking[0]} has no energy; leave out what has none")
     fitter = _Fitter(profile, seed=seed, start=_fit_of(start))
     data = _Data.of(measurements)
-    return fitter.hold_out(
-        quantity, data, np.asarray(folds), trees=trees, latency_trees=trees
-    )
+    return fitter.hold_out(quantity, data, np.asarray(folds), trees=trees, latency_trees=trees)
 
 
 def _check_energy(profile: HardwareProfile) -> None:
@@ -191,9 +200,7 @@ def _check_energy(profile: HardwareProfile) -> None:
 
 def _fit_of(start: HardwareProfile | None) -> Fit | None:
     if start is not None and start.fit is None:
-        raise TargetError(
-            f"{start.name} has no fit to start from; give a fitted relative, or none"
-        )
+        raise TargetError(f"{start.name} has no fit to start from; give a fitted relative, or none")
     return None if start is None else start.fit
 
 
@@ -345,12 +352,10 @@ class _Fitter:
         quantity: Quantity = "latency" if latency is None else "energy"
         rows = classify(self._profile, data.table)
         measured = data.of_quantity(quantity)
-        learned = learn(
-            sum_terms(rows, *self._terms(rows, latency)),
-            measured,
-            seed=self._seed,
-            start=self._start_means(quantity),
-        )
+        matrix = sum_terms(rows, *self._terms(rows, latency))
+        start = self._start_means(quantity)
+        learned = learn(matrix, measured, seed=self._seed, start=start)
+        unlearned = _as_before(matrix, learned)
         return Coefficients(
             prior_scale=learned.prior_scale,
             noise_log=_rounded(learned.noise),
@@ -360,6 +365,7 @@ class _Fitter:
             effects={
                 name: tuple(_decimals(value, _EFFECT_DECIMALS) for value in values)
                 for name, values in learned.effects.items()
+                if name not in unlearned
             },
         )
 
@@ -387,6 +393,22 @@ class _Fitter:
         if model is None:
             return None
         return {name: values[0] for name, values in model.coefficients.effects.items()}
+
+
+def _as_before(matrix: TermMatrix, learned: Learned) -> set[str]:
+    """Effects that are what ``factors`` makes of one that is missing: nothing was learned of them.
+
+    They need no place in a file. "all" stays, so that there is always one.
+    """
+    found = set()
+    for effect in distinct(matrix.effects)[1:]:
+        best, *samples = learned.effects[effect.name]
+        draws = [learned.prior_scale * prior_draw(effect, at) for at in range(len(samples))]
+        limit = _UNLEARNED_SHARE * learned.prior_scale * effect.sigma
+        near = all(abs(one - draw) < limit for one, draw in zip(samples, draws, strict=True))
+        if near and abs(best) < _UNLEARNED_BEST:
+            found.add(effect.name)
+    return found
 
 
 def _kernel_ranges(rows: ClassifiedRows) -> dict[str, KernelRange]:
