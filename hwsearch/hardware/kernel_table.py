@@ -53,16 +53,24 @@ class KernelTable:
         return sums
 
     def of(self, networks: Sequence[int] | Ints) -> "KernelTable":
-        """The rows of some of the networks, which are numbered again in this order."""
-        number = np.full(self.networks, -1)
-        number[np.asarray(networks)] = np.arange(len(networks))
-        rows = number[self.network] >= 0
+        """The rows of some of the networks, which are numbered again in this order.
+
+        A network that is asked for twice is there twice.
+        """
+        chosen = np.asarray(networks, dtype=np.int64)
+        by_network = np.argsort(self.network, kind="stable")
+        counts = np.bincount(self.network, minlength=self.networks)
+        starts, wanted = np.cumsum(counts) - counts, counts[chosen]
+        # Positions of each chosen network's rows among those sorted by network.
+        within = np.arange(wanted.sum()) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+        rows = by_network[np.repeat(starts[chosen], wanted) + within]
         columns = {
             field.name: getattr(self, field.name)[rows]
             for field in fields(self)
             if field.name not in {"networks", "network"}
         }
-        return KernelTable(networks=len(networks), network=number[self.network][rows], **columns)
+        number = np.repeat(np.arange(len(chosen)), wanted)
+        return KernelTable(networks=len(chosen), network=number, **columns)
 
 
 def kernel_table(networks: Sequence[NetworkDesc]) -> KernelTable:

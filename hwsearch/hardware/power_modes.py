@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hwsearch.errors import TargetError
 from hwsearch.files import nearest
-from hwsearch.hardware.learned.model import Fit, FittedModel, coefficients_digest
+from hwsearch.hardware.learned.model import Fit, FittedModel, fit_digest
 from hwsearch.hardware.profile import HardwareProfile, PowerMode
 from hwsearch.hardware.widen import widened
 
@@ -111,7 +111,7 @@ def _scaled_model(
     checked, provenance = model.cross_validation, model.provenance
     changes = {
         "coefficients": coefficients,
-        "digest": coefficients_digest(coefficients),
+        "digest": fit_digest(coefficients, model.interval_factor),
         "cross_validation": checked.model_copy(
             update={"split": f"{checked.split}, in the mode {profile.power_mode}"}
         ),

@@ -1,11 +1,16 @@
 """Targets by name: a path, the name of a profile, or an alias of one; "@" before a power mode."""
 
+import re
 from pathlib import Path
+from typing import Final
 
 from hwsearch.errors import TargetError
 from hwsearch.files import named_files, nearest, read_model
 from hwsearch.hardware.power_modes import SEPARATOR, in_power_mode
 from hwsearch.hardware.profile import HardwareProfile
+
+#: ``aliases: [jetson, orin]`` on a line of its own, where every shipped profile has it.
+_ALIASES: Final = re.compile(r"^aliases: *\[([a-z0-9_.@, -]*)\] *(?:#.*)?$", re.MULTILINE)
 
 
 def load_profile(target: str) -> HardwareProfile:
@@ -30,18 +35,18 @@ def _load(target: str) -> HardwareProfile:
     files = named_files("hw_profiles")
     if target in files:
         return _load_named(target, files[target])
-    profiles = list_profiles()
-    meant = [profile for profile in profiles if target in profile.aliases]
+    aliases = {name: _aliases(path) for name, path in files.items()}
+    meant = [name for name, known in aliases.items() if target in known]
     if len(meant) > 1:
-        names = " and ".join(profile.name for profile in meant)
+        names = " and ".join(meant)
         raise TargetError(f"target '{target}' is an alias of {names}; give one of these names")
     if not meant:
-        known = [*files, *(alias for profile in profiles for alias in profile.aliases)]
+        known = [*files, *(alias for some in aliases.values() for alias in some)]
         raise TargetError(
             f"target '{target}' is not known.{nearest(target, known)} "
             f"There are {', '.join(known)}; or give the path of a profile ending in .yaml"
         )
-    return meant[0]
+    return _load_named(meant[0], files[meant[0]])
 
 
 def resolve(target: str) -> tuple[str, bool]:
@@ -64,6 +69,21 @@ def list_profiles() -> list[HardwareProfile]:
         FileModelError: a profile has mistakes.
     """
     return [_load_named(name, path) for name, path in named_files("hw_profiles").items()]
+
+
+def _aliases(path: Path) -> tuple[str, ...]:
+    """The aliases in a profile file.
+
+    Found by reading that one key: to look through all profiles with their fits takes seconds.
+    A file in which it does not stand plainly on top is read as a whole, with all its mistakes.
+    """
+    try:
+        found = _ALIASES.search(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        found = None
+    if found is None:
+        return read_model(path, HardwareProfile).aliases
+    return tuple(word for word in found[1].replace(",", " ").split() if word)
 
 
 def _is_path(target: str) -> bool:

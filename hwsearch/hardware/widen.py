@@ -2,7 +2,7 @@
 
 import math
 
-from hwsearch.hardware.learned.model import FittedModel, coefficients_digest
+from hwsearch.hardware.learned.model import FittedModel, fit_digest
 
 
 def widened(model: FittedModel, more_sigma_log: float) -> FittedModel:
@@ -31,5 +31,8 @@ def widened(model: FittedModel, more_sigma_log: float) -> FittedModel:
         }
     )
     return model.model_copy(
-        update={"coefficients": coefficients, "digest": coefficients_digest(coefficients)}
+        update={
+            "coefficients": coefficients,
+            "digest": fit_digest(coefficients, model.interval_factor),
+        }
     )

@@ -15,8 +15,9 @@ from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.fit import fit_profile
-from hwsearch.hardware.learned.model import Coefficients, KernelRange, Tree
+from hwsearch.hardware.learned.model import Coefficients, KernelRange
 from hwsearch.hardware.learned.terms import TERMS, classify, effects_of, overhead_effects
+from hwsearch.hardware.learned.trees import Tree
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.rates import padding
@@ -165,7 +166,7 @@ def coefficients(**changes: object) -> Coefficients:
 
 def leaf(value: float) -> Tree:
     """A tree that says the same of everything."""
-    return Tree(feature=(-1,), threshold=(value,), left=(0,), right=(0,))
+    return Tree(feature=(-1,), threshold=(value,))
 
 
 def sure_effects(networks: Sequence[NetworkDesc], **values: float) -> dict[str, tuple[float, ...]]:

@@ -102,14 +102,20 @@ def test_of_when_nothing_is_selected() -> None:
     assert nothing.per_network(nothing.macs).shape == (0,)
 
 
-@pytest.mark.xfail(strict=True, reason="only the last of two mentions keeps its rows, silently")
 def test_of_when_a_network_is_selected_twice() -> None:
     networks = random_networks(2, seed=8)
-    try:
-        twice = kernel_table(networks).of([1, 1])
-    except ValueError:
-        return  # refused: as good as counted twice
-    assert twice.per_network(twice.macs).tolist() == [networks[1].macs] * 2
+    twice = kernel_table(networks).of([1, 0, 1])
+    assert rows_of(twice) == rows_of(kernel_table([networks[at] for at in (1, 0, 1)]))
+    macs = [network.macs for network in networks]
+    assert twice.per_network(twice.macs).tolist() == [macs[1], macs[0], macs[1]]
+
+
+def test_of_when_a_network_has_no_row() -> None:
+    table = kernel_table(random_networks(2, seed=8))
+    sparse = dataclasses.replace(table, networks=3, network=2 * table.network)
+    selected = sparse.of([1, 2, 1])
+    assert selected.networks == 3
+    assert set(selected.network.tolist()) == {1}
 
 
 def test_table_when_there_is_no_network() -> None:

@@ -80,12 +80,13 @@ def test_best_effects_when_compared_with_a_general_optimizer(
     measured = truth_of(terms, random_truth(networks)) * np.exp(noise)
     learned = learn(terms, measured, seed=0, samples=0, start=start)
     means = np.array([(start or {}).get(name, 0.0) for name in NAMES])
+    sigmas = learned.prior_scale * SIGMAS
     matrix = design(COLUMNS, NAMES)
 
     def objective(effects: Floats) -> float:
         residual = np.log(terms.values @ np.exp(matrix @ effects)) - np.log(measured)
         return float(
-            (residual**2).sum() / learned.noise**2 + (((effects - means) / SIGMAS) ** 2).sum()
+            (residual**2).sum() / learned.noise**2 + (((effects - means) / sigmas) ** 2).sum()
         )
 
     reference = minimize(objective, means, method="BFGS", options={"gtol": 1e-6})
@@ -224,7 +225,7 @@ def test_effect_when_its_term_is_tiny_then_as_uncertain_as_before() -> None:
     learned = learn(with_tiny, measured, seed=0, samples=30)
     best, *samples = learned.effects[UNSEEN.name]
     assert best == pytest.approx(0, abs=1e-3)
-    expected = [prior_draw(UNSEEN, number) for number in range(30)]
+    expected = [learned.prior_scale * prior_draw(UNSEEN, number) for number in range(30)]
     assert samples == pytest.approx(expected, abs=0.05)
 
 
@@ -380,3 +381,18 @@ def test_learn_when_numbers_do_not_match(count: int) -> None:
 def test_learn_when_nothing_was_measured() -> None:
     with pytest.raises(ValueError, match="0 measurements for 0 networks"):
         learn(random_terms(3, seed=0).of([]), np.ones(0), seed=0)
+
+
+def test_samples_when_measurements_are_many_then_a_linear_step_is_as_good() -> None:
+    terms = random_terms(600, seed=23)
+    measured = noisy(truth_of(terms, random_truth(23)), 0.05, 23)
+    many = learn(terms, measured, seed=3, samples=60, prior_scale=1.0)
+    few = learn(terms.of(slice(0, 499)), measured[:499], seed=3, samples=60, prior_scale=1.0)
+    fresh = random_terms(20, seed=24)
+    # A fifth more measurements: a little surer, by the same measure.
+    ratio = spread_of(fresh, many) / spread_of(fresh, few)
+    assert 0.75 < ratio.mean() < 1.05
+    for name in NAMES:
+        assert np.std(many.effects[name][1:]) == pytest.approx(
+            np.std(few.effects[name][1:]), rel=0.5
+        )

@@ -192,6 +192,19 @@ def test_extrapolated_when_kernels_are_far_smaller_or_larger(times: float) -> No
     assert found.sigma_log[1] > 3 * found.sigma_log[0]
 
 
+def test_sigma_when_the_latency_is_further_out_of_range_then_wider() -> None:
+    measured = [net(*[conv()] * number) for number in (20, 30)]
+    counts = (25, 55, 500, 5000)
+    found = evaluated(with_ranges(measured), [net(*[conv()] * count) for count in counts])
+    assert found.sigma_log[:2] == pytest.approx(0.05), "within a factor of two all is as measured"
+    assert found.extrapolated.tolist() == [False, False, True, True]
+    beyond = np.log(found.value / (2 * plain_ms(measured[1])))
+    expected = np.hypot(0.05, 0.1 * np.maximum(beyond, 0))
+    assert found.sigma_log == pytest.approx(expected)
+    below = evaluated(with_ranges(measured), [net(conv())])
+    assert below.sigma_log[0] > 0.05
+
+
 @pytest.mark.parametrize("count", [1, 1000])
 def test_extrapolated_when_the_latency_is_out_of_range(count: int) -> None:
     measured = [net(*[conv()] * number) for number in (20, 30)]
@@ -211,7 +224,7 @@ def test_extrapolated_when_the_samples_disagree_more_than_they_ever_did() -> Non
 
 
 def test_sigma_when_more_of_a_network_is_out_of_range_then_wider() -> None:
-    measured = [net(*[conv()] * count) for count in (1, 40)]
+    measured = [net(*[conv()] * count) for count in (1, 400)]
     other = conv(macs=20 * conv().macs)
     networks = [net(*[conv()] * count, other) for count in (400, 40, 4)]
     sigmas = evaluated(with_ranges(measured), networks).sigma_log.tolist()
@@ -256,7 +269,8 @@ def test_energy_terms_when_computed_by_hand(compute: float) -> None:
     assert energy is not None
     latency = coefficients(effects=sure_effects(NETWORKS, compute=compute))
     rows = classify(TARGET, kernel_table(NETWORKS))
-    terms, overhead = energy_terms(TARGET, latency, rows)
+    learned_ms = evaluate(latency, rows, *latency_terms(TARGET, rows))
+    terms, overhead = energy_terms(TARGET, learned_ms, rows)
     kernels = [kernel for network in NETWORKS for kernel in network.kernels]
     for row, kernel in zip(terms, kernels, strict=True):
         learned = plain_terms(TARGET, kernel)
@@ -288,13 +302,30 @@ def test_energy_terms_when_summed_up_with_a_sure_latency() -> None:
     assert energy is not None
     latency = coefficients(effects=sure_effects(NETWORKS, all=0.3))
     rows = classify(TARGET, kernel_table(NETWORKS))
-    terms, overhead = energy_terms(TARGET, latency, rows)
+    learned = evaluated(latency, NETWORKS)
+    terms, overhead = energy_terms(TARGET, learned, rows)
     values = rows.table.per_network(terms.sum(1)) + overhead
-    latencies_ms = evaluated(latency, NETWORKS).value
+    latencies_ms = learned.value
     assert (values > energy.baseline_w * latencies_ms).all()
     thirsty = TARGET.model_copy(
         update={"energy": energy.model_copy(update={"baseline_w": 2 * energy.baseline_w})}
     )
-    more, more_overhead = energy_terms(thirsty, latency, rows)
+    more, more_overhead = energy_terms(thirsty, learned, rows)
     change = rows.table.per_network((more - terms).sum(1)) + more_overhead - overhead
     assert change == pytest.approx(energy.baseline_w * latencies_ms)
+
+
+def test_energy_terms_when_trees_correct_the_latency_then_every_term_is_paid_for_longer() -> None:
+    energy = TARGET.energy
+    assert energy is not None
+    rows = classify(TARGET, kernel_table(NETWORKS))
+    plain, longer = evaluated(sure(), NETWORKS), evaluated(with_trees(0.2), NETWORKS)
+    first, first_overhead = energy_terms(TARGET, plain, rows)
+    second, second_overhead = energy_terms(TARGET, longer, rows)
+    assert second - first == pytest.approx(energy.baseline_w * math.expm1(0.2) * plain.of_term)
+    assert second_overhead == pytest.approx(math.exp(0.2) * first_overhead)
+
+
+def with_trees(value: float) -> Coefficients:
+    """Trees that say the same of every network."""
+    return sure(residual=(leaf(value),), residual_noise_log=0.05)

@@ -187,14 +187,12 @@ def test_hold_out_when_energy_is_predicted() -> None:
     assert np.abs(found.predicted / found.measured - 1).mean() < 0.12
 
 
-@pytest.mark.xfail(strict=True, reason="an AssertionError; fit_profile says what is missing")
 def test_hold_out_when_energy_has_no_section() -> None:
     rows = measured(8, seed=5, energy_w=7.0)
     with pytest.raises(TargetError, match="no energy section"):
         hold_out(profile(energy=None), rows, random_folds(8, 0), quantity="energy")
 
 
-@pytest.mark.xfail(strict=True, reason="NaN is handed back as a measurement")
 def test_hold_out_when_the_network_left_out_has_no_energy() -> None:
     rows = measured(8, seed=6, energy_w=7.0)
     rows[0] = dataclasses.replace(rows[0], energy_mj=None)
@@ -202,7 +200,6 @@ def test_hold_out_when_the_network_left_out_has_no_energy() -> None:
         hold_out(TARGET, rows, [0, 0, *[-1] * 6], quantity="energy")
 
 
-@pytest.mark.xfail(strict=True, reason="the networks past the folds are left out silently")
 def test_hold_out_when_folds_are_too_few() -> None:
     with pytest.raises(ValueError, match="folds"):
         hold_out(TARGET, measured(8, seed=7), [0, 1, 0, 1, 0])
@@ -321,7 +318,6 @@ def test_fit_when_its_intervals_meet_new_networks_then_they_cover() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a lucky few left out shrink intervals to a fifth")
 def test_fit_when_few_networks_happen_to_fit_well_then_intervals_still_cover() -> None:
     by_factor = []
     for seed in range(20):
@@ -358,7 +354,6 @@ def test_start_when_the_relative_is_alike_then_few_networks_suffice(quantity: st
     assert np.mean(with_start) < 0.75 * np.mean(without)
 
 
-@pytest.mark.xfail(strict=True, reason="taken as no start at all, silently")
 def test_start_when_the_relative_has_no_fit() -> None:
     with pytest.raises(TargetError, match="fit"):
         fitted(measured(6, seed=29), start=profile())

@@ -23,7 +23,7 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.fit import fit_profile
-from hwsearch.hardware.learned.model import Coefficients, coefficients_digest
+from hwsearch.hardware.learned.model import Coefficients, fit_digest
 from hwsearch.hardware.learned.predictor import LearnedPredictor
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
@@ -52,7 +52,7 @@ def with_coefficients(latency: Coefficients) -> HardwareProfile:
     data["fit"]["energy"] = None
     data["fit"]["latency"] |= {
         "coefficients": latency.model_dump(mode="json"),
-        "digest": coefficients_digest(latency),
+        "digest": fit_digest(latency, 1.0),
         "interval_factor": 1.0,
     }
     return HardwareProfile.model_validate(data)
@@ -190,8 +190,12 @@ def test_interval_when_confidence_grows_then_wider() -> None:
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_interval_when_the_fit_says_how_far_it_is_off(factor: float) -> None:
+    fit = small_fit().fit
+    assert fit is not None
     data = small_fit().model_dump(mode="json")
-    data["fit"]["latency"]["interval_factor"] *= factor
+    changed = factor * fit.latency.interval_factor
+    digest = fit_digest(fit.latency.coefficients, changed)
+    data["fit"]["latency"] |= {"interval_factor": changed, "digest": digest}
     wider = LearnedPredictor(HardwareProfile.model_validate(data)).predict(NETWORKS[0])
     plain = LearnedPredictor(small_fit()).predict(NETWORKS[0])
     assert wider.latency_ms.value == plain.latency_ms.value
@@ -218,7 +222,6 @@ def test_interval_when_the_latency_is_far_out_of_range_then_flagged() -> None:
     assert LearnedPredictor(small_fit()).predict(net(*[conv()] * 2000)).latency_ms.extrapolated
 
 
-@pytest.mark.xfail(strict=True, reason="flagged, but its interval is that of a measured network")
 def test_interval_when_the_latency_is_far_out_of_range_then_wider() -> None:
     long, usual = (net(*[conv()] * count) for count in (2000, 20))
     found, known = (cost.latency_ms for cost in mixed().predict_all([long, usual]))
@@ -265,7 +268,6 @@ def test_energy_when_only_latency_was_fitted_then_by_the_rates_of_the_profile() 
     assert cost.energy_mj.sigma_log > cost.latency_ms.sigma_log
 
 
-@pytest.mark.xfail(strict=True, reason="baseline power is paid over the time before the trees")
 def test_energy_when_trees_correct_the_latency_then_paid_over_the_corrected_time() -> None:
     plain = coefficients(effects=sure_effects(NETWORKS))
     corrected = plain.model_copy(update={"residual": (leaf(0.3),), "residual_noise_log": 0.05})

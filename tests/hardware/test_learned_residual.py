@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +11,9 @@ from test_predictor import conv, net, profile
 from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.kernel_table import Floats, kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
-from hwsearch.hardware.learned.model import Tree
-from hwsearch.hardware.learned.residual import FEATURES, correction, features_of, fit_trees
+from hwsearch.hardware.learned.residual import correction, features_of, fit_trees
 from hwsearch.hardware.learned.terms import classify
+from hwsearch.hardware.learned.trees import FEATURES, Tree, predict
 
 TARGET = profile()
 NETWORKS = random_networks(8, seed=1, bits=(FP32, INT8))
@@ -31,6 +32,11 @@ def variant_of(kernel: KernelDesc) -> str:
     if kernel.in_channels <= 4:
         return "conv.stem"
     return "conv.pointwise" if kernel.kernel_size == (1, 1) else "conv.spatial"
+
+
+def padding(value: float, tile: int) -> float:
+    """Logarithm of how much larger whole tiles are."""
+    return math.log(math.ceil(value / tile) * tile / value)
 
 
 def random_data(rows: int, columns: int, seed: int) -> tuple[Floats, Floats]:
@@ -68,10 +74,14 @@ def test_features_when_computed_in_plain_loops() -> None:
             "window": weighted([max(kernel.kernel_size) for kernel in kernels]),
             "strided": weighted([max(kernel.stride) > 1 for kernel in kernels]),
         }
-        for block in (8, 32, 64):
-            name = f"channels_by_{block}"
-            expected[f"out_{name}"] = weighted([k.out_channels % block == 0 for k in kernels])
-            expected[f"in_{name}"] = weighted([k.in_channels % block == 0 for k in kernels])
+        expected["log_intensity"] = np.log(network.macs / (activations + network.weight_elements))
+        for tile in (8, 32, 64, 128):
+            name = f"channels_to_{tile}"
+            expected[f"out_{name}"] = weighted([padding(k.out_channels, tile) for k in kernels])
+            expected[f"in_{name}"] = weighted([padding(k.in_channels, tile) for k in kernels])
+        for tile in (4, 8, 16, 32):
+            sides = [math.sqrt(count) for count in pixels]
+            expected[f"side_to_{tile}"] = weighted([padding(side, tile) for side in sides])
         variants = [variant_of(kernel) for kernel in kernels]
         for name in {name.removeprefix("count_") for name in FEATURES if "count_" in name}:
             expected[f"count_{name}"] = variants.count(name)
@@ -135,7 +145,7 @@ def test_trees_when_compared_with_those_of_scikit_learn(teacher: list[Any]) -> N
     assert len(trees) == len(every_tree)
     for plain, theirs in zip(trees[:5], every_tree[:5], strict=True):
         expected = model.learning_rate * theirs.predict(fresh)
-        assert plain.predict(fresh) == pytest.approx(expected, rel=1e-4)
+        assert predict([plain], fresh) == pytest.approx(expected, rel=1e-4)
 
 
 def test_trees_when_there_is_something_to_learn() -> None:

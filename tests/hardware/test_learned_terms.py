@@ -141,6 +141,21 @@ def test_classify_when_bits_have_no_rate() -> None:
 # -- classes --------------------------------------------------------------------------------------
 
 
+def priced_bits(kernel: KernelDesc) -> LayerBits:
+    """What a kernel runs in, by the profile."""
+    return TARGET.kernels.by_kind[kernel.kind][kernel.bits].runs_as or kernel.bits
+
+
+def test_classes_when_bits_run_as_others_then_one_class() -> None:
+    eight, sixteen = (conv(kind=KernelKind.LINEAR, bits=bits) for bits in (INT8, FP16))
+    rate = TARGET.kernels.by_kind[KernelKind.LINEAR][INT8]
+    assert rate.runs_as == FP16
+    rows = classify(TARGET, kernel_table([net(eight), net(sixteen)]))
+    assert [one.bits for one in rows.classes] == [FP16]
+    assert rows.values[0] == pytest.approx(rate.slowdown * rows.values[1])
+    assert rows.bytes[0].tolist() == rows.bytes[1].tolist()
+
+
 def test_classes_when_read_back_from_the_rows() -> None:
     kernels = [
         *every_kind(),
@@ -151,7 +166,7 @@ def test_classes_when_read_back_from_the_rows() -> None:
     assert len(set(rows.classes)) == len(rows.classes)
     for kernel, at in zip(kernels, rows.of_row, strict=True):
         found = rows.classes[at]
-        assert (found.kind, found.bits) == (kernel.kind, kernel.bits)
+        assert (found.kind, found.bits) == (kernel.kind, priced_bits(kernel))
         assert found.stem == (kernel.kind is KernelKind.CONV and kernel.in_channels <= 4)
         if kernel.kind in WINDOWED:
             assert found.window == max(kernel.kernel_size)
@@ -204,7 +219,7 @@ def test_sums_when_added_up_in_plain_loops() -> None:
             window = max(kernel.kernel_size) if windowed else 1
             strided = windowed and max(kernel.stride) > 1
             for term, value in plain_terms(TARGET, kernel).items():
-                sums[term, kernel.kind, stem, window, strided, kernel.bits][at] += value
+                sums[term, kernel.kind, stem, window, strided, priced_bits(kernel)][at] += value
     matrix = matrix_of(*networks)
     expected = sorted(column for column in sums.values() if any(column))
     found = sorted(matrix.values[:, 1:].T.tolist())

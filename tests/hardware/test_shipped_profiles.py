@@ -28,7 +28,6 @@ PROFILES = {path.stem: read_model(path, HardwareProfile) for path in FILES}
 NAMES = [name for name, profile in PROFILES.items() if profile.family == "jetson"]
 FITTED = [name for name, profile in PROFILES.items() if profile.fit is not None]
 LARGEST_BYTES = 200_000
-TREES_ARE_LARGE = {"bitfusion", "jetson-nano"}
 INT8_PAYS = [name for name in NAMES if name not in {"jetson-nano", "jetson-tx2"}]
 
 
@@ -115,10 +114,7 @@ def test_profiles_when_listed_then_the_promised_boards_are_there() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_file_when_written_then_it_stays_small(path: Path, request: pytest.FixtureRequest) -> None:
-    if path.stem in TREES_ARE_LARGE:
-        reason = "a tree stores left and right, which the order of its nodes already says"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_file_when_written_then_it_stays_small(path: Path) -> None:
     assert path.stat().st_size < LARGEST_BYTES
 
 
@@ -163,7 +159,8 @@ def test_fit_when_stored_then_it_says_how_well_it_does(name: str) -> None:
         if model is None:
             continue
         checked = model.cross_validation
-        assert checked.networks == model.networks >= 5
+        held_out = model.networks if model.networks < 2000 else math.ceil(model.networks / 5)
+        assert checked.networks == held_out >= 5
         assert checked.mape_percent < (10 if checked.networks > 80 else 30) or name == "desktop-x86"
         assert checked.spearman > 0.95
         assert 80 <= checked.coverage_percent <= 100
@@ -203,7 +200,6 @@ def test_coral_when_weights_do_not_fit_falls_off_the_cliff() -> None:
     assert PROFILES["coral-edge-tpu"].legal_bits(KernelKind.CONV) == (INT8,)
 
 
-@pytest.mark.xfail(reason="effects are named after the bits asked, not those priced")
 @pytest.mark.parametrize("px", [96, 224])
 def test_desktop_when_int8_runs_as_fp32_then_it_costs_as_much(px: int) -> None:
     priced = [latency_ms("desktop-x86", resnet(px, bits)) for bits in (INT8, FP32)]

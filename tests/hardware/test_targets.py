@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,41 @@ def test_load_when_in_the_configuration_folder(elsewhere: Path) -> None:
     write_profile(elsewhere / "config" / "hw_profiles", "bench")
     assert load_profile("bench").name == "bench"
     assert "bench" in [profile.name for profile in list_profiles()]
+
+
+@pytest.mark.parametrize("written", ["[]  # none", "[a, mine]", '["mine"]', "\n  - mine"])
+def test_load_when_an_alias_is_written_in_other_ways(elsewhere: Path, written: str) -> None:
+    path = write_profile(elsewhere / "hw_profiles", "a-board", alias="x")
+    path.write_text(path.read_text("utf-8").replace("[x]", written), encoding="utf-8")
+    if "mine" in written:
+        assert resolve("mine") == ("a-board", True)
+    else:
+        with pytest.raises(TargetError, match="'mine' is not known"):
+            load_profile("mine")
+
+
+def test_load_when_another_profile_has_mistakes(elsewhere: Path) -> None:
+    path = write_profile(elsewhere / "hw_profiles", "a-board", alias="mine")
+    broken = path.read_text("utf-8").replace("channel_granularity: 2", "channel_granularity: 0")
+    path.write_text(broken, encoding="utf-8")
+    assert load_profile("jetson").name == "jetson-orin-nano"
+    with pytest.raises(FileModelError, match="channel_granularity"):
+        load_profile("mine")
+
+
+def test_load_when_another_file_is_no_profile_then_its_mistakes_are_named(elsewhere: Path) -> None:
+    (elsewhere / "hw_profiles").mkdir()
+    (elsewhere / "hw_profiles" / "notes.yaml").write_text("- milk\n", encoding="utf-8")
+    assert load_profile("jetson-nano").name == "jetson-nano"
+    with pytest.raises(FileModelError, match=r"notes\.yaml:1: the file must hold keys"):
+        load_profile("jetson")
+
+
+def test_load_when_a_name_is_mistyped_then_answered_at_once() -> None:
+    start = time.process_time()
+    with pytest.raises(TargetError, match="Did you mean 'jetson'"):
+        load_profile("jetsn")
+    assert time.process_time() - start < 0.2, "no fit is read to say so"
 
 
 def test_load_when_two_profiles_share_an_alias(elsewhere: Path) -> None:

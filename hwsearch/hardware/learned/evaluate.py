@@ -14,7 +14,6 @@ from hwsearch.hardware.learned.terms import (
     TERMS,
     ClassifiedRows,
     effects_of,
-    overhead_effects,
     sum_terms,
 )
 from hwsearch.hardware.profile import HardwareProfile
@@ -26,6 +25,9 @@ from hwsearch.hardware.rates import rate_table
 _SHAPE_SIGMA: Final = 0.4
 #: Slack on the ranges, as a factor either way.
 _RANGE_SLACK: Final = 2.0
+#: What each e-fold adds that a network takes longer, or less long, than all measured ones and their
+#: slack: sizes at which caches overflow, clocks sink or launches overlap. Declared.
+_RANGE_SIGMA: Final = 0.1
 #: Share of a prediction that may come from kernels out of range before it counts as extrapolated.
 _OUTSIDE_SHARE: Final = 0.5
 
@@ -70,13 +72,8 @@ def evaluate(
     spread = np.sqrt(np.mean(np.log(totals[:, 1:] / totals[:, :1]) ** 2, axis=1))
     of_term = row_terms * _class_factors(model, rows)
     outside = _outside_share(model.kernel_ranges, rows, of_term.sum(1), value)
-    low, high = model.measured_range
-    extrapolated = (
-        (outside > _OUTSIDE_SHARE)
-        | (spread > model.largest_spread_log)
-        | (value < low / _RANGE_SLACK)
-        | (value > high * _RANGE_SLACK)
-    )
+    beyond = _log_beyond(model.measured_range, value)
+    extrapolated = (outside > _OUTSIDE_SHARE) | (spread > model.largest_spread_log) | (beyond > 0)
     if model.residual:
         change = correction(model.residual, features_of(rows, value))
         factor = np.exp(np.where(extrapolated, 0.0, change))
@@ -84,20 +81,21 @@ def evaluate(
     noise = np.full(len(value), model.noise_log)
     if model.residual_noise_log is not None:
         noise = np.where(extrapolated, noise, model.residual_noise_log)
-    sigma = np.sqrt(spread**2 + noise**2 + (outside * _SHAPE_SIGMA) ** 2)
+    unlike = (outside * _SHAPE_SIGMA) ** 2 + (beyond * _RANGE_SIGMA) ** 2
+    sigma = np.sqrt(spread**2 + noise**2 + unlike)
     return Evaluated(
         value=value, sigma_log=sigma, spread_log=spread, extrapolated=extrapolated, of_term=of_term
     )
 
 
 def energy_terms(
-    profile: HardwareProfile, latency: Coefficients, rows: ClassifiedRows
+    profile: HardwareProfile, latency: Evaluated, rows: ClassifiedRows
 ) -> tuple[Floats, Floats]:
     """The terms of energy in mJ: baseline power over the learned time, and active energy.
 
     Args:
         profile: with an energy section.
-        latency: of the same profile.
+        latency: of the same networks; the baseline is paid for all of it, as the trees have it.
         rows: kernels of the networks.
 
     Returns:
@@ -115,11 +113,10 @@ def energy_terms(
             rows.bytes * energy.active_pj_per_byte * 1e-9,
         )
     )
-    overhead = factors(latency.effects, [overhead_effects()], prior_scale=latency.prior_scale)
-    overhead_ms = profile.kernels.network_overhead_us / 1e3 * overhead[0, 0]
-    return (
-        energy.baseline_w * rows.values * _class_factors(latency, rows) + active,
-        np.full(rows.table.networks, energy.baseline_w * overhead_ms),
+    overhead_ms = latency.value - rows.table.per_network(latency.of_term.sum(1))
+    # Sums that agree to the last digits may leave less than nothing of a small overhead.
+    return energy.baseline_w * latency.of_term + active, energy.baseline_w * np.maximum(
+        overhead_ms, 1e-9 * latency.value
     )
 
 
@@ -129,6 +126,14 @@ def _class_factors(model: Coefficients, rows: ClassifiedRows) -> Floats:
     flat = factors(model.effects, columns, prior_scale=model.prior_scale)[:, 0]
     by_class: Floats = flat.reshape(len(rows.classes), len(TERMS))
     return by_class[rows.of_row]
+
+
+def _log_beyond(measured: tuple[float, float], value: Floats) -> Floats:
+    """How far each prediction lies beyond the measured range and its slack, in the logarithm."""
+    low, high = np.log(measured[0] / _RANGE_SLACK), np.log(measured[1] * _RANGE_SLACK)
+    log_value = np.log(value)
+    beyond: Floats = np.maximum(0.0, np.maximum(log_value - high, low - log_value))
+    return beyond
 
 
 def _outside_share(

@@ -5,8 +5,9 @@ left out are predicted better with them, and the width of the intervals is what 
 needed.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -15,18 +16,25 @@ import numpy as np
 from hwsearch.errors import TargetError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import Floats, Ints, KernelTable, kernel_table
-from hwsearch.hardware.learned.effects import learn
-from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.effects import Learned, learn, prior_draw
+from hwsearch.hardware.learned.evaluate import energy_terms, evaluate
 from hwsearch.hardware.learned.model import (
     Coefficients,
     CrossValidation,
     Fit,
     FittedModel,
     KernelRange,
-    coefficients_digest,
+    fit_digest,
 )
 from hwsearch.hardware.learned.residual import features_of, fit_trees
-from hwsearch.hardware.learned.terms import ClassifiedRows, classify, latency_terms, sum_terms
+from hwsearch.hardware.learned.terms import (
+    ClassifiedRows,
+    TermMatrix,
+    classify,
+    distinct,
+    latency_terms,
+    sum_terms,
+)
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.profile import HardwareProfile
 
@@ -35,13 +43,21 @@ Quantity = Literal["latency", "energy"]
 #: Below it neither noise nor error can be told.
 LEAST_NETWORKS: Final = 5
 _FOLDS: Final = 5
-#: Energy differs from baseline power x latency by less than latencies differ from a roofline.
-_PRIOR_SCALE: Final[Mapping[Quantity, float]] = {"latency": 1.0, "energy": 0.6}
 #: Trees need data, and must lower the error of networks left out by a tenth to be kept.
 _LEAST_FOR_TREES: Final = 200
 _WORTH_IT: Final = 0.9
+#: From so many networks on a fifth of them, left out once, says all that five folds would.
+_ONE_FOLD_FROM: Final = 2000
 #: Two-sided quantile of the standard normal distribution that holds nine tenths.
 _Z90: Final = 1.6448536
+#: Of effects, which are logarithms: a tenth of a percent.
+_EFFECT_DECIMALS: Final = 3
+#: An effect counts as unlearned if its best value is less than this, and its samples lie from
+#: their draws of the prior by less than this share of its standard deviation.
+_UNLEARNED_BEST: Final = 0.001
+_UNLEARNED_SHARE: Final = 0.15
+#: How many networks it takes to believe half of what makes intervals narrower.
+_FEW_NETWORKS: Final = 15
 _DIGITS: Final = 4
 #: While errors are gathered, no network counts as extrapolated for the spread of its samples.
 _ANY_SPREAD: Final = 1e3
@@ -74,11 +90,15 @@ class HeldOut:
         """What makes nine tenths of the networks fall into their central intervals of 90 %.
 
         The conformal quantile with its correction for few networks; with fewer than ten, the
-        largest.
+        largest. Intervals are made narrower only as far as networks are many: a few that happen to
+        fit say little of the next one.
         """
         scores = np.sort(np.abs(self.log_ratio) / self.sigma_log)
         rank = min(len(scores), math.ceil(0.9 * (len(scores) + 1)))
-        return max(float(scores[rank - 1]) / _Z90, 1e-3)
+        factor = max(float(scores[rank - 1]) / _Z90, 1e-3)
+        if factor < 1:
+            factor **= len(scores) / (len(scores) + _FEW_NETWORKS)
+        return factor
 
     def summary(self, split: str, interval_factor: float) -> CrossValidation:
         """The errors, with intervals of this factor."""
@@ -114,19 +134,16 @@ def fit_profile(
         noise_floor_percent: how far two measurements of one network lie apart.
 
     Raises:
-        TargetError: too few measurements, a kernel that the profile cannot price, or energies for
-            a profile without an energy section.
+        TargetError: too few measurements, a kernel that the profile cannot price, energies for a
+            profile without an energy section, or a relative without a fit.
     """
     bare = profile.model_copy(update={"fit": None})
-    fitter = _Fitter(bare, seed=seed, start=None if start is None else start.fit)
-    latency = fitter.model(measurements, provenance, None)
     with_energy = [one for one in measurements if one.energy_mj is not None]
+    if with_energy:
+        _check_energy(bare)
+    fitter = _Fitter(bare, seed=seed, start=_fit_of(start))
+    latency = fitter.model(measurements, provenance, None)
     energy = None
-    if with_energy and bare.energy is None:
-        raise TargetError(
-            f"{profile.name} has no energy section, so energies cannot be fitted; add one that "
-            "says what the energy is drawn by, or leave energy_mj out"
-        )
     if len(with_energy) >= LEAST_NETWORKS:
         energy = fitter.model(with_energy, provenance, latency.coefficients)
     fit = Fit(noise_floor_percent=noise_floor_percent, latency=latency, energy=energy)
@@ -157,10 +174,34 @@ def hold_out(
         trees: with trees on the residual.
 
     Raises:
-        TargetError: a fold leaves too few networks.
+        TargetError: a fold leaves too few networks, energy of a profile without an energy section,
+            or a relative without a fit.
+        ValueError: not one fold for each measurement, or a measurement without the quantity.
     """
-    fitter = _Fitter(profile, seed=seed, start=None if start is None else start.fit)
-    return fitter.hold_out(quantity, _Data.of(measurements), np.asarray(folds), trees=trees)
+    if len(folds) != len(measurements):
+        raise ValueError(f"{len(folds)} folds for {len(measurements)} measurements; give one each")
+    if quantity == "energy":
+        _check_energy(profile)
+        lacking = [one.network.name for one in measurements if one.energy_mj is None]
+        if lacking:
+            raise ValueError(f"{lacking[0]} has no energy; leave out what has none")
+    fitter = _Fitter(profile, seed=seed, start=_fit_of(start))
+    data = _Data.of(measurements)
+    return fitter.hold_out(quantity, data, np.asarray(folds), trees=trees, latency_trees=trees)
+
+
+def _check_energy(profile: HardwareProfile) -> None:
+    if profile.energy is None:
+        raise TargetError(
+            f"{profile.name} has no energy section, so energies cannot be fitted; add one that "
+            "says what the energy is drawn by, or leave energy_mj out"
+        )
+
+
+def _fit_of(start: HardwareProfile | None) -> Fit | None:
+    if start is not None and start.fit is None:
+        raise TargetError(f"{start.name} has no fit to start from; give a fitted relative, or none")
+    return None if start is None else start.fit
 
 
 def random_folds(count: int, seed: int) -> Ints:
@@ -189,6 +230,13 @@ class _Data:
     def of_quantity(self, quantity: Quantity) -> Floats:
         return self.latency if quantity == "latency" else self.energy
 
+    def digest(self) -> bytes:
+        """Of all that a fit depends on, as far as fits of one table go."""
+        table = self.table
+        columns = (table.network, table.macs, table.weight_bits, self.latency)
+        content = b"".join(column.tobytes() for column in (*columns, self.energy))
+        return hashlib.sha256(content).digest()
+
     def subset(self, networks: Ints) -> "_Data":
         return _Data(
             table=self.table.of(networks),
@@ -197,11 +245,18 @@ class _Data:
         )
 
 
+#: A digest of the measurements, the latency that energy is fitted on, and whether with trees.
+_FitKey = tuple[bytes, int, bool]
+
+
 class _Fitter:
     """Fits one profile; holds what all its fits have in common."""
 
     def __init__(self, profile: HardwareProfile, *, seed: int, start: Fit | None) -> None:
         self._profile, self._seed, self._start = profile, seed, start
+        # Energy, and fits with trees, ask for the same fits again; with the latency, so that it
+        # lives as long as its id is a key.
+        self._fits: dict[_FitKey, tuple[Coefficients, Coefficients | None]] = {}
 
     def model(
         self,
@@ -218,10 +273,15 @@ class _Fitter:
             )
         data = _Data.of(measurements)
         folds = random_folds(len(measurements), self._seed)
-        held = self.hold_out(quantity, data, folds, trees=False)
+        if len(measurements) >= _ONE_FOLD_FROM:
+            folds = np.where(folds == 0, 0, -1)
+        latency_trees = latency is not None and bool(latency.residual)
+        held = self.hold_out(quantity, data, folds, trees=False, latency_trees=latency_trees)
         trees = False
         if len(measurements) >= _LEAST_FOR_TREES:
-            with_trees = self.hold_out(quantity, data, folds, trees=True)
+            with_trees = self.hold_out(
+                quantity, data, folds, trees=True, latency_trees=latency_trees
+            )
             trees = _mape(with_trees) < _WORTH_IT * _mape(held)
             held = with_trees if trees else held
         coefficients = self._fit(data, latency, trees=trees)
@@ -233,17 +293,24 @@ class _Fitter:
         coefficients = coefficients.model_copy(update=changes)
         factor = _rounded(held.interval_factor())
         split = "5-fold by network" if folds.max() < _FOLDS else "each network left out"
+        if folds.min() < 0:
+            split = "a fifth of the networks left out"
         return FittedModel(
             provenance=provenance,
             networks=len(measurements),
             cross_validation=held.summary(split, factor),
             interval_factor=factor,
-            digest=coefficients_digest(coefficients),
+            digest=fit_digest(coefficients, factor),
             coefficients=coefficients,
         )
 
-    def hold_out(self, quantity: Quantity, data: _Data, folds: Ints, *, trees: bool) -> HeldOut:
-        """Predict each fold from the others; folds below 0 are only fitted to."""
+    def hold_out(
+        self, quantity: Quantity, data: _Data, folds: Ints, *, trees: bool, latency_trees: bool
+    ) -> HeldOut:
+        """Predict each fold from the others; folds below 0 are only fitted to.
+
+        Energy is paid over a latency with trees of its own, or without.
+        """
         wanted = np.flatnonzero(folds >= 0)
         parts = np.zeros((4, len(folds)))
         for fold in np.unique(folds[wanted]):
@@ -251,7 +318,13 @@ class _Fitter:
             rest = np.flatnonzero(folds != fold)
             if len(rest) < 2:
                 raise TargetError("a fold leaves fewer than two networks to fit; use fewer folds")
-            found = self._predict(quantity, data.subset(rest), data.subset(out), trees=trees)
+            known = data.subset(rest)
+            latency = None
+            if quantity == "energy":
+                latency = self._fit(known, None, trees=latency_trees)
+            coefficients = self._fit(known, latency, trees=trees)
+            rows = classify(self._profile, data.subset(out).table)
+            found = evaluate(coefficients, rows, *self._terms(rows, latency))
             parts[:, out] = (
                 found.value, found.sigma_log, found.spread_log, found.extrapolated,
             )  # fmt: skip
@@ -263,53 +336,55 @@ class _Fitter:
             extrapolated=parts[3, wanted],
         )
 
-    def _predict(
-        self, quantity: Quantity, known: _Data, unknown: _Data, *, trees: bool
-    ) -> Evaluated:
-        latency = None if quantity == "latency" else self._fit(known, None, trees=False)
-        coefficients = self._fit(known, latency, trees=trees)
-        rows = classify(self._profile, unknown.table)
-        return evaluate(coefficients, rows, *self._terms(rows, latency))
-
     def _fit(self, data: _Data, latency: Coefficients | None, *, trees: bool) -> Coefficients:
         """Fit latency, or energy on top of coefficients of latency."""
+        key = (data.digest(), id(latency), trees)
+        if key not in self._fits:
+            found = (
+                self._with_trees(self._fit(data, latency, trees=False), data, latency)
+                if trees
+                else self._effects(data, latency)
+            )
+            self._fits[key] = (found, latency)
+        return self._fits[key][0]
+
+    def _effects(self, data: _Data, latency: Coefficients | None) -> Coefficients:
         quantity: Quantity = "latency" if latency is None else "energy"
         rows = classify(self._profile, data.table)
         measured = data.of_quantity(quantity)
-        terms, overhead = self._terms(rows, latency)
-        learned = learn(
-            sum_terms(rows, terms, overhead),
-            measured,
-            seed=self._seed,
-            start=self._start_means(quantity),
-            prior_scale=_PRIOR_SCALE[quantity],
-        )
-        coefficients = Coefficients(
-            prior_scale=_PRIOR_SCALE[quantity],
+        matrix = sum_terms(rows, *self._terms(rows, latency))
+        start = self._start_means(quantity)
+        learned = learn(matrix, measured, seed=self._seed, start=start)
+        unlearned = _as_before(matrix, learned)
+        return Coefficients(
+            prior_scale=learned.prior_scale,
             noise_log=_rounded(learned.noise),
             measured_range=(_rounded(measured.min()), _rounded(measured.max())),
             largest_spread_log=_ANY_SPREAD,
             kernel_ranges=_kernel_ranges(rows),
             effects={
-                name: tuple(_rounded(value) for value in values)
+                name: tuple(_decimals(value, _EFFECT_DECIMALS) for value in values)
                 for name, values in learned.effects.items()
+                if name not in unlearned
             },
         )
-        if not trees:
-            return coefficients
-        value = evaluate(coefficients, rows, terms, overhead).value
-        features, log_ratio = features_of(rows, value), np.log(measured / value)
+
+    def _with_trees(
+        self, coefficients: Coefficients, data: _Data, latency: Coefficients | None
+    ) -> Coefficients:
+        rows = classify(self._profile, data.table)
+        value = evaluate(coefficients, rows, *self._terms(rows, latency)).value
+        measured = data.of_quantity("latency" if latency is None else "energy")
+        trees = fit_trees(features_of(rows, value), np.log(measured / value), seed=self._seed)
         return coefficients.model_copy(
-            update={
-                "residual": fit_trees(features, log_ratio, seed=self._seed),
-                "residual_noise_log": coefficients.noise_log,
-            }
+            update={"residual": trees, "residual_noise_log": coefficients.noise_log}
         )
 
     def _terms(self, rows: ClassifiedRows, latency: Coefficients | None) -> tuple[Floats, Floats]:
-        if latency is not None:
-            return energy_terms(self._profile, latency, rows)
-        return latency_terms(self._profile, rows)
+        terms, overhead = latency_terms(self._profile, rows)
+        if latency is None:
+            return terms, overhead
+        return energy_terms(self._profile, evaluate(latency, rows, terms, overhead), rows)
 
     def _start_means(self, quantity: Quantity) -> dict[str, float] | None:
         if self._start is None:
@@ -318,6 +393,22 @@ class _Fitter:
         if model is None:
             return None
         return {name: values[0] for name, values in model.coefficients.effects.items()}
+
+
+def _as_before(matrix: TermMatrix, learned: Learned) -> set[str]:
+    """Effects that are what ``factors`` makes of one that is missing: nothing was learned of them.
+
+    They need no place in a file. "all" stays, so that there is always one.
+    """
+    found = set()
+    for effect in distinct(matrix.effects)[1:]:
+        best, *samples = learned.effects[effect.name]
+        draws = [learned.prior_scale * prior_draw(effect, at) for at in range(len(samples))]
+        limit = _UNLEARNED_SHARE * learned.prior_scale * effect.sigma
+        near = all(abs(one - draw) < limit for one, draw in zip(samples, draws, strict=True))
+        if near and abs(best) < _UNLEARNED_BEST:
+            found.add(effect.name)
+    return found
 
 
 def _kernel_ranges(rows: ClassifiedRows) -> dict[str, KernelRange]:
@@ -351,6 +442,10 @@ def _spearman(first: Floats, second: Floats) -> float:
     if a.std() == 0 or b.std() == 0:
         return 0.0
     return _rounded(np.corrcoef(a, b)[0, 1])
+
+
+def _decimals(value: float, decimals: int) -> float:
+    return round(value, decimals) + 0.0  # no -0.0
 
 
 def _rounded(value: float) -> float:

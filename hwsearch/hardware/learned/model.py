@@ -5,54 +5,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from hwsearch.hardware.file_model import Count, FileModel, Finite, Positive, Provenance, Text
-from hwsearch.hardware.kernel_table import Floats
+from hwsearch.hardware.learned.trees import Tree
 
 EffectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_./@WA]+$")]
-Percent = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-
-
-class Tree(FileModel):
-    """A regression tree; node 0 is the root.
-
-    Attributes:
-        feature: of each node what it splits by; -1 is a leaf.
-        threshold: values up to it go left; the value of a leaf.
-        left, right: the nodes that follow; 0 at a leaf.
-    """
-
-    feature: tuple[int, ...]
-    threshold: tuple[Finite, ...]
-    left: tuple[int, ...]
-    right: tuple[int, ...]
-
-    @model_validator(mode="after")
-    def _well_formed(self) -> Self:
-        count = len(self.feature)
-        if not count == len(self.threshold) == len(self.left) == len(self.right) or count == 0:
-            raise ValueError("the columns of a tree differ in length")
-        for node, feature in enumerate(self.feature):
-            # Children come after their parent, so that every walk ends.
-            if feature >= 0 and not (
-                node < self.left[node] < count and node < self.right[node] < count
-            ):
-                raise ValueError("a tree's nodes are out of order")
-        return self
-
-    def predict(self, features: Floats) -> Floats:
-        """Values of the leaves that rows of (n, features) fall into."""
-        feature, threshold = np.array(self.feature), np.array(self.threshold)
-        left, right = np.array(self.left), np.array(self.right)
-        node = np.zeros(len(features), dtype=np.int64)
-        rows = np.arange(len(features))
-        while (inner := feature[node] >= 0).any():
-            lower = features[rows, np.maximum(feature[node], 0)] <= threshold[node]
-            node = np.where(inner, np.where(lower, left[node], right[node]), node)
-        leaves: Floats = threshold[node]
-        return leaves
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Percent = NotNegative
 
 
 class KernelRange(FileModel):
@@ -63,8 +23,15 @@ class KernelRange(FileModel):
         elements: read, written and held by one kernel.
     """
 
-    macs: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+    macs: tuple[NotNegative, NotNegative]
     elements: tuple[Positive, Positive]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name, (low, high) in (("macs", self.macs), ("elements", self.elements)):
+            if low > high:
+                raise ValueError(f"{name} {low} to {high} are out of order")
+        return self
 
 
 class CrossValidation(FileModel):
@@ -130,7 +97,8 @@ class FittedModel(FileModel):
         networks: measured, to which the effects were fitted.
         interval_factor: what the intervals are widened by so that nine of ten networks that were
             left out fall inside (split conformal, Lei et al. 2018, arXiv:1604.04173).
-        digest: of the coefficients; finds what was changed or lost on the way.
+        digest: of the coefficients and the interval factor; finds what was changed or lost on the
+            way.
     """
 
     provenance: Provenance
@@ -142,7 +110,7 @@ class FittedModel(FileModel):
 
     @model_validator(mode="after")
     def _as_written(self) -> Self:
-        if self.digest != coefficients_digest(self.coefficients):
+        if self.digest != fit_digest(self.coefficients, self.interval_factor):
             raise ValueError(
                 "the coefficients are not as they were written (the digest differs); "
                 "fit the profile again"
@@ -162,8 +130,8 @@ class Fit(FileModel):
     energy: FittedModel | None = None
 
 
-def coefficients_digest(coefficients: Coefficients) -> str:
-    """SHA-256 of canonical JSON, the first 16 digits."""
-    content = coefficients.model_dump(mode="json")
+def fit_digest(coefficients: Coefficients, interval_factor: float) -> str:
+    """SHA-256 of canonical JSON, the first 16 digits: of all that makes predictions."""
+    content = {"coefficients": coefficients.model_dump(mode="json"), "factor": interval_factor}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

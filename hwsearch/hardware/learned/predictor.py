@@ -52,7 +52,8 @@ class LearnedPredictor:
         if not networks:
             return []
         rows = classify(self.profile, kernel_table(networks), networks)
-        latency, energy = self._latency(rows), self._energy(rows)
+        latency = self._latency(rows)
+        energy = self._energy(rows, latency)
         return [
             Cost(
                 latency_ms=self._prediction(latency, at),
@@ -74,7 +75,8 @@ class LearnedPredictor:
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order; as ``Roofline.kernels``."""
         rows = classify(self.profile, kernel_table([desc]), [desc])
-        latency, energy = self._latency(rows), self._energy(rows)
+        latency = self._latency(rows)
+        energy = self._energy(rows, latency)
         return tuple(
             KernelCost(
                 name=kernel.name,
@@ -99,15 +101,14 @@ class LearnedPredictor:
             evaluate(model.coefficients, rows, *latency_terms(self.profile, rows)), model
         )
 
-    def _energy(self, rows: ClassifiedRows) -> Evaluated | None:
+    def _energy(self, rows: ClassifiedRows, latency: Evaluated) -> Evaluated | None:
         """None where the profile says nothing of energy; without a fit of it, by its rates."""
         if self.profile.energy is None:
             return None
-        terms, overhead = energy_terms(self.profile, self._fit.latency.coefficients, rows)
+        terms, overhead = energy_terms(self.profile, latency, rows)
         model = self._fit.energy
         if model is not None:
             return _calibrated(evaluate(model.coefficients, rows, terms, overhead), model)
-        latency = self._latency(rows)
         sigma_log = np.hypot(latency.sigma_log, self.profile.interval.energy_sigma_log)
         return replace(
             latency,

@@ -10,28 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.hardware.kernel_table import Floats
-from hwsearch.hardware.kernels import KernelKind
-from hwsearch.hardware.learned.model import Tree
+from hwsearch.hardware.kernel_table import Floats, KernelTable
 from hwsearch.hardware.learned.terms import ClassifiedRows
+from hwsearch.hardware.learned.trees import CHANNEL_TILES, SIDE_TILES, VARIANTS, Tree, predict
 
-_TREES: Final = 160
-_DEPTH: Final = 4
-_LEARNING_RATE: Final = 0.15
-#: Channel counts that runtimes like: multiples of these.
-_BLOCKS: Final = (8, 32, 64)
-#: Median of the absolute value of a standard normal variable.
-_NORMAL_MEDIAN: Final = 0.6745
+_TREES: Final = 60
+_LEAVES: Final = 31
+_LEARNING_RATE: Final = 0.27
 #: No network is corrected by more than this, in the logarithm.
 _LARGEST: Final = 0.5
-_VARIANTS: Final = (
-    "conv.stem", "conv.pointwise", "conv.spatial",
-    *(kind.value for kind in KernelKind if kind is not KernelKind.CONV),
-)  # fmt: skip
 
 
 def features_of(rows: ClassifiedRows, predicted: Floats) -> Floats:
-    """Features of some networks, (networks, features).
+    """Features of some networks, (networks, features), in the order of ``trees.FEATURES``.
 
     Args:
         rows: their kernels.
@@ -40,37 +31,35 @@ def features_of(rows: ClassifiedRows, predicted: Floats) -> Floats:
     table = rows.table
     macs = table.per_network(table.macs)
     share = table.macs / np.maximum(macs, 1.0)[table.network]
-    variant_of_class = np.array([_VARIANTS.index(one.variant) for one in rows.classes])
+    variant_of_class = np.array([VARIANTS.index(one.variant) for one in rows.classes])
     variant = variant_of_class[rows.of_row]
     pixels = table.output_elements / table.out_channels
+    activations = table.per_network(table.input_elements + table.output_elements)
+    weights = table.per_network(table.weight_elements)
     columns = [
         np.log(predicted),
         np.log(np.maximum(macs, 1.0)),
-        np.log(table.per_network(table.input_elements + table.output_elements)),
-        np.log1p(table.per_network(table.weight_elements)),
+        np.log(activations),
+        np.log1p(weights),
+        np.log(np.maximum(macs, 1.0) / (activations + weights)),
         table.per_network(np.ones(len(table))),
         table.per_network(share * np.log2(table.in_channels)),
         table.per_network(share * np.log2(table.out_channels)),
         table.per_network(share * np.log2(pixels)),
         table.per_network(share * table.window),
         table.per_network(share * (table.stride > 1)),
-        *(table.per_network(share * (table.out_channels % block == 0)) for block in _BLOCKS),
-        *(table.per_network(share * (table.in_channels % block == 0)) for block in _BLOCKS),
-        *(table.per_network(share * (variant == at)) for at in range(len(_VARIANTS))),
-        *(table.per_network((variant == at).astype(float)) for at in range(len(_VARIANTS))),
+        *(_padded(table, share, table.out_channels, tile) for tile in CHANNEL_TILES),
+        *(_padded(table, share, table.in_channels, tile) for tile in CHANNEL_TILES),
+        *(_padded(table, share, np.sqrt(pixels), tile) for tile in SIDE_TILES),
+        *(table.per_network(share * (variant == at)) for at in range(len(VARIANTS))),
+        *(table.per_network((variant == at).astype(float)) for at in range(len(VARIANTS))),
     ]
     return np.stack(columns, axis=1)
 
 
-#: Names of the columns of ``features_of``; a stored tree counts them from 0.
-FEATURES: Final = (
-    "log_predicted", "log_macs", "log_activations", "log_weights", "kernels",
-    "log2_in_channels", "log2_out_channels", "log2_pixels", "window", "strided",
-    *(f"out_channels_by_{block}" for block in _BLOCKS),
-    *(f"in_channels_by_{block}" for block in _BLOCKS),
-    *(f"mac_share_{name}" for name in _VARIANTS),
-    *(f"count_{name}" for name in _VARIANTS),
-)  # fmt: skip
+def _padded(table: KernelTable, share: Floats, values: Floats, tile: int) -> Floats:
+    """Mean logarithm of what rounding up to whole tiles adds, (networks,)."""
+    return table.per_network(share * np.log(np.ceil(values / tile) * tile / values))
 
 
 def fit_trees(features: Floats, log_ratio: Floats, *, seed: int) -> tuple[Tree, ...]:
@@ -83,29 +72,37 @@ def fit_trees(features: Floats, log_ratio: Floats, *, seed: int) -> tuple[Tree, 
     """
     from sklearn.ensemble import GradientBoostingRegressor
 
+    # Absolute errors, so that odd rows are not chased; the leaf that gains the most is split first.
+    # On the Jetson Nano 70 trees of 31 leaves leave 3.15 %, 150 leave 3.06 and double the file;
+    # 160 of depth 5 with squared errors leave 3.3.
     model = GradientBoostingRegressor(
-        n_estimators=_TREES, learning_rate=_LEARNING_RATE,
-        max_depth=_DEPTH, subsample=0.5, max_features=0.4, min_samples_leaf=8,
-        init="zero", random_state=seed,
+        loss="absolute_error", n_estimators=_TREES, learning_rate=_LEARNING_RATE,
+        max_depth=None, max_leaf_nodes=_LEAVES, subsample=0.7, max_features=0.4,
+        min_samples_leaf=8, init="zero", random_state=seed,
     )  # fmt: skip
-    # Odd rows are pulled in rather than chased.
-    limit = 4 * float(np.median(np.abs(log_ratio))) / _NORMAL_MEDIAN
-    model.fit(features, np.clip(log_ratio, -limit, limit))
+    model.fit(features, log_ratio)
     return tuple(_plain(one.tree_) for one in model.estimators_[:, 0])
 
 
 def correction(trees: Sequence[Tree], features: Floats) -> Floats:
     """The logarithm to add to each prediction, (n,)."""
-    total: Floats = sum((tree.predict(features) for tree in trees), np.zeros(len(features)))
-    return np.clip(total, -_LARGEST, _LARGEST)
+    return np.clip(predict(trees, features), -_LARGEST, _LARGEST)
 
 
 def _plain(tree: Any) -> Tree:  # noqa: ANN401 - scikit-learn has no types
-    leaf = tree.children_left < 0
-    value = tree.value[:, 0, 0] * _LEARNING_RATE
-    return Tree(
-        feature=tuple(int(one) for one in np.where(leaf, -1, tree.feature)),
-        threshold=tuple(float(f"{one:.5g}") for one in np.where(leaf, value, tree.threshold)),
-        left=tuple(int(one) for one in np.where(leaf, 0, tree.children_left)),
-        right=tuple(int(one) for one in np.where(leaf, 0, tree.children_right)),
-    )
+    feature: list[int] = []
+    threshold: list[float] = []
+    waiting = [0]
+    while waiting:
+        node = waiting.pop()
+        left, right = int(tree.children_left[node]), int(tree.children_right[node])
+        if left < 0:
+            value = float(tree.value[node, 0, 0]) * _LEARNING_RATE
+            feature.append(-1)
+        else:
+            value = float(tree.threshold[node])
+            feature.append(int(tree.feature[node]))
+            waiting += [right, left]
+        # A leaf needs five digits, to add up with others; where a split lies, four are plenty.
+        threshold.append(float(f"{value:.5g}" if left < 0 else f"{value:.4g}"))
+    return Tree(feature=tuple(feature), threshold=tuple(threshold))

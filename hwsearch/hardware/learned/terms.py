@@ -41,7 +41,12 @@ _WEIGHT_BYTES: Final = 2
 
 
 class KernelClass(NamedTuple):
-    """Kernels that share their factors."""
+    """Kernels that share their factors.
+
+    Attributes:
+        bits: that the kernels are priced in, whatever was asked: bits that run as others cost what
+            those cost, times the slowdown of the profile.
+    """
 
     kind: KernelKind
     stem: bool
@@ -121,15 +126,20 @@ def classify(
     Raises:
         TargetError: a kernel whose kind cannot run in its bits on this target.
     """
-    packed, of_row = np.unique(_packed(table), return_inverse=True)
-    classes = tuple(_unpacked(int(code)) for code in packed)
+    packed, asked_of_row = np.unique(_packed(table), return_inverse=True)
+    asked = [_unpacked(int(code)) for code in packed]
     rates = rate_table(profile)
-    for at, kernel_class in enumerate(classes):
-        if (kernel_class.kind, kernel_class.bits) not in rates:
-            row = int(np.argmax(of_row == at))
+    for at, one in enumerate(asked):
+        if (one.kind, one.bits) not in rates:
+            row = int(np.argmax(asked_of_row == at))
             names = [kernel.name for network in networks for kernel in network.kernels]
-            name = names[row] if names else "of this network"
-            raise no_rate(profile, kernel_class.kind, kernel_class.bits, name)
+            raise no_rate(profile, one.kind, one.bits, names[row] if names else "of this network")
+    rate_of_asked = [rates[one.kind, one.bits] for one in asked]
+    priced = [
+        one._replace(bits=rate.priced_bits) for one, rate in zip(asked, rate_of_asked, strict=True)
+    ]
+    classes = tuple(dict.fromkeys(priced))
+    of_row = np.array([classes.index(one) for one in priced], dtype=np.int64)[asked_of_row]
     chosen = [rates[one.kind, one.bits] for one in classes]
     padded_macs = table.macs * _padding(table, classes, chosen, of_row)
     widths = np.array([_bytes_per_element(rate) for rate in chosen])[of_row]
@@ -148,7 +158,7 @@ def classify(
     streaming = np.asarray(weight_slowdown(profile, table.per_network(traffic[:, _WEIGHT_BYTES])))
     if streaming.ndim:
         values_us[:, TERMS.index("weight")] *= streaming[table.network]
-    slowdown = np.array([rate.slowdown for rate in chosen])[of_row]
+    slowdown = np.array([rate.slowdown for rate in rate_of_asked])[asked_of_row]
     return ClassifiedRows(
         table=table,
         classes=classes,
@@ -215,6 +225,10 @@ def effects_of(term: Term, kernel_class: KernelClass) -> tuple[Effect, ...]:
         Effect(f"{term}@{kernel_class.bits}", 0.3),
         Effect(f"{term}/{kind}@{kernel_class.bits}", 0.2),
     ]
+    if kernel_class.kind in _WINDOWED:
+        strided = ".strided" if kernel_class.strided else ""
+        name = f"{term}/{variant}.k{kernel_class.window}{strided}@{kernel_class.bits}"
+        found.append(Effect(name, 0.25))
     return tuple(found)
 
 
