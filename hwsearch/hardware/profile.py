@@ -109,6 +109,9 @@ class Kernels(FileModel):
         bandwidth_fraction: the share of the memory bandwidth that kernels reach.
         unhidden_fraction: share of the shorter of compute and memory time that the longer one
             does not hide; 1 adds them up. Above 0, so that whatever is pruned pays a little.
+        narrower_never_slower: the runtime takes a wider kernel where that is faster, so that a
+            kernel whose rate is no lower in fewer bits never costs more in them, whatever a fit to
+            few networks says of networks unlike them.
         by_kind: for every kind, its rate by bits.
     """
 
@@ -117,6 +120,7 @@ class Kernels(FileModel):
     floor_us: Positive
     bandwidth_fraction: Fraction
     unhidden_fraction: Fraction
+    narrower_never_slower: bool = False
     by_kind: Mapping[KernelKind, Annotated[Mapping[BitsText, KernelRate], Field(min_length=1)]]
 
     @field_validator("by_kind")

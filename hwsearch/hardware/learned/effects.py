@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from hwsearch.hardware.kernel_table import Floats
-from hwsearch.hardware.learned.terms import Effect, TermMatrix, design, distinct
+from hwsearch.hardware.learned.terms import Cap, Effect, TermMatrix, design, distinct
 
 #: Draws from the posterior that are kept: their spread is known to about 20 %.
 SAMPLES: Final = 12
@@ -132,6 +132,7 @@ def factors(
     effects: Mapping[str, Sequence[float]],
     columns: Sequence[tuple[Effect, ...]],
     *,
+    caps: Sequence[tuple[Cap, ...]] = (),
     prior_scale: float = 1.0,
 ) -> Floats:
     """The factor of each column in the most probable case and in every sample.
@@ -139,6 +140,7 @@ def factors(
     Args:
         effects: learned; one that is missing has mean 0 and its draws from the prior.
         columns: of a term matrix, each with its effects.
+        caps: for each column what its factor must not exceed, in any sample; or none at all.
         prior_scale: as in ``learn``.
 
     Returns:
@@ -146,13 +148,18 @@ def factors(
     """
     width = len(next(iter(effects.values())))
     known: dict[str, Floats] = {}
-    for effect in distinct(columns):
+    of_caps = [cap.effects for several in caps for cap in several]
+    for effect in distinct([*columns, *of_caps]):
         values = effects.get(effect.name)
         if values is None:
             draws = (prior_scale * prior_draw(effect, number) for number in range(width - 1))
             values = [0.0, *draws]
         known[effect.name] = np.array(values)
     sums = np.array([sum(known[effect.name] for effect in one) for one in columns])
+    for at, several in enumerate(caps):
+        for cap in several:
+            limit = cap.log_room + sum(known[effect.name] for effect in cap.effects)
+            sums[at] = np.minimum(sums[at], limit)
     found: Floats = np.exp(np.clip(sums, -_LARGEST_LOG, _LARGEST_LOG))
     return found
 

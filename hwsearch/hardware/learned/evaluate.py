@@ -13,6 +13,7 @@ from hwsearch.hardware.learned.residual import correction, features_of
 from hwsearch.hardware.learned.terms import (
     TERMS,
     ClassifiedRows,
+    caps_of,
     effects_of,
     sum_terms,
 )
@@ -54,7 +55,12 @@ class Evaluated:
 
 
 def evaluate(
-    model: Coefficients, rows: ClassifiedRows, row_terms: Floats, overhead: Floats
+    model: Coefficients,
+    rows: ClassifiedRows,
+    row_terms: Floats,
+    overhead: Floats,
+    *,
+    of_latency: bool = True,
 ) -> Evaluated:
     """Predict networks.
 
@@ -63,14 +69,15 @@ def evaluate(
         rows: kernels of the networks.
         row_terms: terms of each row in the model's quantity, (rows, terms).
         overhead: of each network in the same quantity, (networks,).
+        of_latency: the terms are those of latency, not of energy.
     """
-    matrix = sum_terms(rows, row_terms, overhead)
-    every = factors(model.effects, matrix.effects, prior_scale=model.prior_scale)
+    matrix = sum_terms(rows, row_terms, overhead, with_room=of_latency)
+    every = factors(model.effects, matrix.effects, caps=matrix.caps, prior_scale=model.prior_scale)
     totals = matrix.values @ every
     value = totals[:, 0]
     # Around the most probable value, not around the samples' own mean, which skewness moves.
     spread = np.sqrt(np.mean(np.log(totals[:, 1:] / totals[:, :1]) ** 2, axis=1))
-    of_term = row_terms * _class_factors(model, rows)
+    of_term = row_terms * _class_factors(model, rows, with_room=of_latency)
     outside = _outside_share(model.kernel_ranges, rows, of_term.sum(1), value)
     beyond = _log_beyond(model.measured_range, value)
     extrapolated = (outside > _OUTSIDE_SHARE) | (spread > model.largest_spread_log) | (beyond > 0)
@@ -120,10 +127,15 @@ def energy_terms(
     )
 
 
-def _class_factors(model: Coefficients, rows: ClassifiedRows) -> Floats:
+def _class_factors(model: Coefficients, rows: ClassifiedRows, *, with_room: bool) -> Floats:
     """The most probable factor of each term of each row, (rows, terms)."""
     columns = [effects_of(term, one) for one in rows.classes for term in TERMS]
-    flat = factors(model.effects, columns, prior_scale=model.prior_scale)[:, 0]
+    caps = [
+        caps_of(rows, term, at, with_room=with_room)
+        for at in range(len(rows.classes))
+        for term in range(len(TERMS))
+    ]
+    flat = factors(model.effects, columns, caps=caps, prior_scale=model.prior_scale)[:, 0]
     by_class: Floats = flat.reshape(len(rows.classes), len(TERMS))
     return by_class[rows.of_row]
 

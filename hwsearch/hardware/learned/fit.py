@@ -17,7 +17,7 @@ from hwsearch.errors import TargetError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import Floats, Ints, KernelTable, kernel_table
 from hwsearch.hardware.learned.effects import Learned, learn, prior_draw
-from hwsearch.hardware.learned.evaluate import energy_terms, evaluate
+from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
 from hwsearch.hardware.learned.model import (
     Coefficients,
     CrossValidation,
@@ -324,7 +324,7 @@ class _Fitter:
                 latency = self._fit(known, None, trees=latency_trees)
             coefficients = self._fit(known, latency, trees=trees)
             rows = classify(self._profile, data.subset(out).table)
-            found = evaluate(coefficients, rows, *self._terms(rows, latency))
+            found = self._evaluated(coefficients, rows, latency)
             parts[:, out] = (
                 found.value, found.sigma_log, found.spread_log, found.extrapolated,
             )  # fmt: skip
@@ -373,12 +373,18 @@ class _Fitter:
         self, coefficients: Coefficients, data: _Data, latency: Coefficients | None
     ) -> Coefficients:
         rows = classify(self._profile, data.table)
-        value = evaluate(coefficients, rows, *self._terms(rows, latency)).value
+        value = self._evaluated(coefficients, rows, latency).value
         measured = data.of_quantity("latency" if latency is None else "energy")
         trees = fit_trees(features_of(rows, value), np.log(measured / value), seed=self._seed)
         return coefficients.model_copy(
             update={"residual": trees, "residual_noise_log": coefficients.noise_log}
         )
+
+    def _evaluated(
+        self, coefficients: Coefficients, rows: ClassifiedRows, latency: Coefficients | None
+    ) -> Evaluated:
+        terms, overhead = self._terms(rows, latency)
+        return evaluate(coefficients, rows, terms, overhead, of_latency=latency is None)
 
     def _terms(self, rows: ClassifiedRows, latency: Coefficients | None) -> tuple[Floats, Floats]:
         terms, overhead = latency_terms(self._profile, rows)

@@ -108,7 +108,8 @@ class LearnedPredictor:
         terms, overhead = energy_terms(self.profile, latency, rows)
         model = self._fit.energy
         if model is not None:
-            return _calibrated(evaluate(model.coefficients, rows, terms, overhead), model)
+            found = evaluate(model.coefficients, rows, terms, overhead, of_latency=False)
+            return _calibrated(found, model)
         sigma_log = np.hypot(latency.sigma_log, self.profile.interval.energy_sigma_log)
         return replace(
             latency,

@@ -14,7 +14,8 @@ of effects, from the general to the particular: "compute", "compute/conv", "comp
 learned of one class helps with its relatives, and a class that was never measured stays uncertain.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -64,6 +65,17 @@ class KernelClass(NamedTuple):
         return "conv.pointwise" if self.window == 1 else "conv.spatial"
 
 
+class Wider(NamedTuple):
+    """The same kernels in more bits, where those never cost less.
+
+    Attributes:
+        log_room: by how much, in the logarithm, each term costs more in them by the rates alone.
+    """
+
+    kernel_class: KernelClass
+    log_room: tuple[float, ...]
+
+
 class Effect(NamedTuple):
     """A learned number that is added up in the logarithm of a factor.
 
@@ -75,6 +87,18 @@ class Effect(NamedTuple):
     sigma: float
 
 
+class Cap(NamedTuple):
+    """A factor that another one, times a constant, must not exceed.
+
+    Attributes:
+        effects: in the factor.
+        log_room: logarithm of the constant.
+    """
+
+    effects: tuple[Effect, ...]
+    log_room: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class TermMatrix:
     """The terms of some networks.
@@ -82,14 +106,16 @@ class TermMatrix:
     Attributes:
         values: of shape (networks, columns), in ms or mJ; the first column is the overhead.
         effects: for each column the effects in its factor.
+        caps: for each column what its factor must not exceed; none at all where it is empty.
     """
 
     values: Floats
     effects: tuple[tuple[Effect, ...], ...]
+    caps: tuple[tuple[Cap, ...], ...] = ()
 
     def of(self, networks: Any) -> "TermMatrix":  # noqa: ANN401 - whatever indexes an array
         """The same columns for some of the networks."""
-        return TermMatrix(values=self.values[networks], effects=self.effects)
+        return TermMatrix(values=self.values[networks], effects=self.effects, caps=self.caps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +129,7 @@ class ClassifiedRows:
         values: of shape (rows, terms), in ms, in the order of ``TERMS``.
         padded_macs: with the channels that the runtime adds, (rows,).
         bytes: read, written and of the weights, in the bits that a row is priced in, (rows, 3).
+        wider: for each class the same in more bits, where those never cost less.
     """
 
     table: KernelTable
@@ -111,6 +138,7 @@ class ClassifiedRows:
     values: Floats
     padded_macs: Floats
     bytes: Floats
+    wider: tuple[tuple[Wider, ...], ...]
 
 
 def classify(
@@ -166,6 +194,7 @@ def classify(
         values=values_us * (slowdown / 1e3)[:, None],
         padded_macs=padded_macs,
         bytes=traffic,
+        wider=tuple(_wider(profile, rates, one) for one in classes),
     )
 
 
@@ -175,19 +204,69 @@ def latency_terms(profile: HardwareProfile, rows: ClassifiedRows) -> tuple[Float
     return rows.values, np.full(rows.table.networks, overhead_ms)
 
 
-def sum_terms(rows: ClassifiedRows, values: Floats, overhead: Floats) -> TermMatrix:
+def _wider(
+    profile: HardwareProfile, rates: Mapping[tuple[KernelKind, LayerBits], Rate], one: KernelClass
+) -> tuple[Wider, ...]:
+    if not profile.kernels.narrower_never_slower:
+        return ()
+    mine, found = rates[one.kind, one.bits], []
+    for (kind, bits), rate in rates.items():
+        is_wider = (
+            kind is one.kind
+            and bits != one.bits
+            and rate.priced_bits == bits
+            and bits.weight_bits >= one.bits.weight_bits
+            and bits.activation_bits >= one.bits.activation_bits
+            and rate.us_per_mac >= mine.us_per_mac
+        )
+        if is_wider:
+            compute = math.log(rate.us_per_mac / mine.us_per_mac)
+            activation = math.log(bits.activation_bits / one.bits.activation_bits)
+            weight = math.log(bits.weight_bits / one.bits.weight_bits)
+            room = dict.fromkeys(TERMS, 0.0) | {
+                "compute": compute, "waste": compute,
+                "input": activation, "output": activation, "weight": weight,
+            }  # fmt: skip
+            found.append(Wider(one._replace(bits=bits), tuple(room[term] for term in TERMS)))
+    return tuple(found)
+
+
+def caps_of(rows: ClassifiedRows, term: int, at: int, *, with_room: bool) -> tuple[Cap, ...]:
+    """What the factor of a term of a class must not exceed.
+
+    Args:
+        rows: whose class it is.
+        term: position in ``TERMS``.
+        at: position in ``rows.classes``.
+        with_room: the terms are latencies, which in more bits are longer by the rates already; or
+            else the factor itself must not be greater.
+    """
+    return tuple(
+        Cap(
+            effects_of(TERMS[term], wider.kernel_class),
+            wider.log_room[term] if with_room else 0.0,
+        )
+        for wider in rows.wider[at]
+    )
+
+
+def sum_terms(
+    rows: ClassifiedRows, values: Floats, overhead: Floats, *, with_room: bool = True
+) -> TermMatrix:
     """Sum terms by network and class; columns that are all zero are left out.
 
     Args:
         rows: kernels of the networks.
         values: terms of each row, (rows, terms).
         overhead: of each network, (networks,).
+        with_room: see ``caps_of``.
     """
     table, count = rows.table, len(rows.classes)
     position = table.network * count + rows.of_row
     size = table.networks * count
     columns: list[Floats] = [overhead]
     effects: list[tuple[Effect, ...]] = [overhead_effects()]
+    caps: list[tuple[Cap, ...]] = [()]
     for number, term in enumerate(TERMS):
         sums = np.bincount(position, weights=values[:, number], minlength=size)
         by_class: Floats = sums.astype(np.float64).reshape(table.networks, count)
@@ -195,7 +274,8 @@ def sum_terms(rows: ClassifiedRows, values: Floats, overhead: Floats) -> TermMat
             if by_class[:, at].any():
                 columns.append(by_class[:, at])
                 effects.append(effects_of(term, kernel_class))
-    return TermMatrix(values=np.stack(columns, axis=1), effects=tuple(effects))
+                caps.append(caps_of(rows, number, at, with_room=with_room))
+    return TermMatrix(values=np.stack(columns, axis=1), effects=tuple(effects), caps=tuple(caps))
 
 
 def overhead_effects() -> tuple[Effect, ...]:
