@@ -129,8 +129,9 @@ class Run:
         front, searched, notes = self._finalize(chosen)
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
-        kept = {model.trial for model in front.front}
-        done = [replace(r, state="finalized") if r.trial in kept else r for r in records]
+        # Which of them are offered is said by the front, which verification may change.
+        tuned = {record.trial for record in chosen}
+        done = [record.finalized() if record.trial in tuned else record for record in records]
         self._write_progress(finished=datetime.now(UTC), records=done)
         for note in notes:
             self.watcher.note(note)

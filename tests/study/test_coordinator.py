@@ -16,7 +16,7 @@ from hwsearch.errors import (
     RunLockedError,
     TrialsFailedError,
 )
-from hwsearch.report.stored import FrontFile, StoredRun, read_run
+from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
 from hwsearch.study import coordinator, pictures
 from hwsearch.study.coordinator import Run
@@ -101,6 +101,9 @@ def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
         assert model.size_bytes <= size
         assert model.meets_budget_probability >= 0.9
         assert stored.trials[model.trial].state == "finalized"
+    tuned = {row.trial for row in stored.trials if row.state == "finalized"}
+    searched = json.loads((tmp_path / "run" / SEARCHED_FILE).read_text(encoding="utf-8"))
+    assert tuned == {model["trial"] for model in searched["front"]}
     assert (front.pick is None) == (not front.front)
     counts = stored.run.counts
     assert stored.run.finished is not None
