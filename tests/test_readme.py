@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -44,10 +45,33 @@ def test_ci_runs_the_test_command_of_readme() -> None:
         assert part in README
 
 
-def test_every_option_of_readme_exists() -> None:
-    known = {name for option in run_command.params for name in option.opts}
-    used = set(re.findall(r"(?<![\w-])--[a-z-]+", README))
-    assert used, "README shows options"
+def options_of(words: list[str]) -> set[str]:
+    """The options of a verb, and of what is below it, as in ``profile fit``."""
+    command: click.Command = cli
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(click.Context(command), word)
+        if found is None:
+            break
+        command = found
+    return {name for option in command.params for name in option.opts}
+
+
+def test_every_option_in_a_command_of_readme_is_one_of_its_verb() -> None:
+    lines = re.findall(r"^    hwsearch (.*)$", README, re.M)
+    assert len(lines) > 8
+    for line in lines:
+        used = set(re.findall(r"(?<![\w-])--[a-z-]+", line))
+        unknown = used - options_of(line.split())
+        assert not unknown, f"'{line}' has options that are not there: {sorted(unknown)}"
+
+
+def test_every_other_option_of_readme_exists() -> None:
+    known = {"--trial", "--on"} | {name for option in run_command.params for name in option.opts}
+    prose = re.sub(r"^    .*$|^```\n.*?^```$", "", README, flags=re.M | re.S)
+    used = set(re.findall(r"(?<![\w-])--[a-z-]+", prose))
+    assert used, "README explains options"
     assert used <= known, f"README names options that are not there: {sorted(used - known)}"
 
 
