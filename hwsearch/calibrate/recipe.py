@@ -2,11 +2,10 @@
 
 import hashlib
 import itertools
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import UserError
@@ -14,7 +13,7 @@ from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.blueprint import Blueprint
 
 #: Columns of a table of recipes.
-COLUMNS: Final = ("backbone", "arguments", "classes", "input_px", "kept_channels", "layer_bits")
+COLUMNS: Final = ("net", "arguments", "classes", "px", "kept_channels", "layer_bits")
 
 _RUN: Final = re.compile(r"(.+?)(?:x(\d+))?")
 _ID_DIGITS: Final = 8
@@ -74,34 +73,37 @@ class Recipe:
     def row(self) -> dict[str, str]:
         """The columns of a table; equal neighbours are counted: ``16x3 24``."""
         return {
-            "backbone": self.backbone,
+            "net": self.backbone,
             "arguments": self.arguments,
             "classes": str(self.classes),
-            "input_px": str(self.input_px),
+            "px": str(self.input_px),
             "kept_channels": _runs(map(str, self.kept_channels)),
             "layer_bits": _runs(map(str, self.layer_bits)),
         }
 
-    @classmethod
-    def from_row(cls, row: Mapping[str, str]) -> Self:
-        """Read what ``row`` gave.
 
-        Raises:
-            UserError: a column is missing or holds something else.
-        """
-        try:
-            return cls(
-                backbone=row["backbone"],
-                arguments=json.dumps(json.loads(row["arguments"]), sort_keys=True),
-                classes=int(row["classes"]),
-                input_px=int(row["input_px"]),
-                kept_channels=tuple(int(one) for one in _listed(row["kept_channels"])),
-                layer_bits=tuple(LayerBits.parse(one) for one in _listed(row["layer_bits"])),
-            )
-        except KeyError as error:
-            raise UserError(f"a net lacks {error}; columns are {', '.join(COLUMNS)}") from None
-        except ValueError as error:
-            raise UserError(f"net '{row['backbone']}' cannot be read: {error}") from None
+def read_channels(text: str) -> tuple[int, ...]:
+    """Read the column ``kept_channels``.
+
+    Raises:
+        UserError: something else than counts from 1 up.
+    """
+    words = _listed(text)
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise UserError(f"kept_channels '{text}' are not counts, as in 16x3 24")
+    return tuple(int(word) for word in words)
+
+
+def read_layer_bits(text: str) -> tuple[LayerBits, ...]:
+    """Read the column ``layer_bits``.
+
+    Raises:
+        UserError: something else than widths.
+    """
+    try:
+        return tuple(LayerBits.parse(word) for word in _listed(text))
+    except ValueError as error:
+        raise UserError(f"layer_bits {error}, as in W8A8x10 W32A32") from None
 
 
 def _matched(

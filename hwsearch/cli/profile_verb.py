@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hwsearch.cli import profile_measure
+from hwsearch.cli import profile_fit, profile_measure
 
 
 @click.group(name="profile")
@@ -45,3 +45,4 @@ def check(file: Path) -> None:
 
 
 command.add_command(profile_measure.command)
+command.add_command(profile_fit.command)
