@@ -180,7 +180,9 @@ class _Reader:
 
 
 def kept_of(share: float, channels: int, granularity: int) -> int:
-    """So many channels are a share, as a multiple of ``granularity``; at most all of them."""
+    """So many channels are a share, as a multiple of ``granularity``; all of them are a whole."""
+    if share == 1:
+        return channels
     return min(channels, max(1, round(share * channels / granularity)) * granularity)
 
 

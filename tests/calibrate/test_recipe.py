@@ -33,7 +33,7 @@ def test_what_are_no_channels_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["8", "W9A9", "W8A8 x2"])
 def test_what_are_no_bits_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="layer_bits .* as in W8A8x10 W32A32"):
+    with pytest.raises(UserError, match=r"layer_bits .* as in W8A8x10 W32A32"):
         read_layer_bits(text)
 
 
@@ -55,7 +55,7 @@ def test_channels_and_bits_go_to_groups_and_layers_in_running_order() -> None:
 
 def test_a_recipe_for_another_version_of_its_backbone_is_refused() -> None:
     blueprint = Blueprints().of(stack_recipe().ref, 32)
-    with pytest.raises(UserError, match="has 4 groups here and 2 in the table.*measure again"):
+    with pytest.raises(UserError, match=r"has 4 groups here and 2 in the table.*measure again"):
         stack_recipe(kept_channels=(8, 8)).kept(blueprint)
     with pytest.raises(UserError, match="has 5 layers here and 1 in the table"):
         stack_recipe(layer_bits=(FP32,)).bits(blueprint)
