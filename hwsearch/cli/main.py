@@ -19,7 +19,7 @@ _VERBS: Final = {
     "report": "Make the report of a run again from its stored results.",
     "targets": "List the hardware profiles.",
     "spaces": "List the search spaces.",
-    "profile": "Show or check a hardware profile.",
+    "profile": "Show or check a hardware profile, or make one from measurements.",
     "doctor": "Say what this machine has and what it lacks.",
 }
 

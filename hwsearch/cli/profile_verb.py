@@ -1,13 +1,15 @@
-"""``hwsearch profile``: show a hardware profile, or check one before it is used."""
+"""``hwsearch profile``: show or check a hardware profile, or make one from measurements."""
 
 from pathlib import Path
 
 import click
 
+from hwsearch.cli import profile_fit, profile_measure
+
 
 @click.group(name="profile")
 def command() -> None:
-    """Show or check a hardware profile."""
+    """Show or check a hardware profile, or make one from measurements."""
 
 
 @command.command(name="show")
@@ -40,3 +42,7 @@ def check(file: Path) -> None:
 
     profile = read_model(file, HardwareProfile)
     click.echo(f"{file}: a valid profile of {profile.name}, hash {profile.profile_hash[:12]}")
+
+
+command.add_command(profile_measure.command)
+command.add_command(profile_fit.command)

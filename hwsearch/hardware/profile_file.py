@@ -1,5 +1,6 @@
-"""Writing a fit into a profile file, whose own text and comments stay as they are."""
+"""Writing profiles: a whole one, or a fit into a file whose own text and comments stay."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,8 +10,45 @@ from hwsearch.hardware.profile import HardwareProfile
 
 #: Top-level keys that a fit may change; both stand on lines of their own.
 _EVIDENCE: Final = "evidence:"
-_FIT: Final = "fit:"
+_FIT_KEY: Final = "fit"
+_FIT: Final = f"{_FIT_KEY}:"
 _FIT_COMMENT: Final = "# Written by a command; its digests find what was changed by hand."
+
+
+def write_profile(profile: HardwareProfile, to: Path, comments: Sequence[str]) -> None:
+    """Write a profile that no file holds yet.
+
+    Args:
+        profile: with or without a fit.
+        to: is written atomically.
+        comments: lines at the top, for people.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    parts = ["".join(f"# {line}\n" for line in comments), _yaml(_content(profile))]
+    if profile.fit is not None:
+        fit = _plain(profile.fit.model_dump(mode="json"))
+        parts.append(f"\n{_FIT_COMMENT}\n{_yaml({_FIT_KEY: fit})}")
+    write_atomically(to, "".join(parts).encode(), mode=0o644)
+    assert read_model(to, HardwareProfile) == profile, "a profile is what its file says"
+
+
+def _content(profile: HardwareProfile) -> dict[str, Any]:
+    """All but the fit. ``energy`` is said even where there is none, the schema wants it."""
+    content = profile.model_dump(mode="json")
+    del content[_FIT_KEY]
+    return {
+        key: _plain(value) for key, value in content.items() if value is not None or key == "energy"
+    }
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(
+        content, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+    )
 
 
 def write_fit(base: Path, profile: HardwareProfile, to: Path) -> None:
@@ -25,8 +63,6 @@ def write_fit(base: Path, profile: HardwareProfile, to: Path) -> None:
     Raises:
         TargetError: the text of ``base`` is not what ``profile`` was made from.
     """
-    import yaml
-
     if profile.fit is None:
         raise TargetError(f"{profile.name} has no fit to write; fit it to measurements first")
     lines = base.read_text(encoding="utf-8").splitlines()
@@ -36,8 +72,7 @@ def write_fit(base: Path, profile: HardwareProfile, to: Path) -> None:
     at = _first(kept, _EVIDENCE)
     if at < len(kept):
         kept[at] = f"{_EVIDENCE} {profile.evidence}"
-    fit = {"fit": _plain(profile.fit.model_dump(mode="json"))}
-    text = yaml.safe_dump(fit, sort_keys=False, default_flow_style=None, width=100)
+    text = _yaml({_FIT_KEY: _plain(profile.fit.model_dump(mode="json"))})
     content = "\n".join([*kept, "", _FIT_COMMENT, text])
     write_atomically(to, content.encode(), mode=0o644)
     if read_model(to, HardwareProfile) != profile:

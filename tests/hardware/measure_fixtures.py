@@ -84,6 +84,7 @@ class ScriptedPlace:
             "runtime_version": self.runtime_version,
             "device": "board",
             "cpu": "processor",
+            "cpu_features": ["avx2"],
             "power_mode": None,
             "energy": self.energy,
             "no_energy": "no counter",

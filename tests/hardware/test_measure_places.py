@@ -27,6 +27,7 @@ JOB: dict[str, Any] = {
     "runs": 3,
     "warm_up": 1,
     "seconds_per_round": 1.0,
+    "time_limit_s": None,
     "precisions": [],
     "anchor": None,
 }

@@ -85,7 +85,7 @@ def test_drift_is_the_spread_of_the_anchor() -> None:
         ({"extra_rounds": -1}, "extra_rounds -1 is too few"),
         ({"seconds_per_round": 0.0}, "seconds_per_round 0.0 is not above zero"),
         ({"seconds_per_round": math.nan}, "is not above zero"),
-        ({"runtime": "tflite"}, "pick from onnxruntime, onnxruntime-cuda, trtexec"),
+        ({"runtime": "tflite"}, "pick from onnxruntime, onnxruntime-cuda, openvino, trtexec"),
         ({"precisions": ("int8",)}, "only trtexec takes them"),
         ({"runtime": "trtexec", "precisions": ("int4",)}, "precisions int4 with trtexec"),
     ],
@@ -96,7 +96,7 @@ def test_job_out_of_range_is_refused(changes: dict[str, object], message: str) -
 
 
 def test_values_are_frozen() -> None:
-    for value in (MeasureJob(), MeasureProgress(text="", finished_nets=0, total_nets=1)):
+    for value in (MeasureJob(), MeasureProgress(text="", finished_nets=0, total_nets=1, share=0.0)):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, dataclasses.fields(value)[0].name, None)
 

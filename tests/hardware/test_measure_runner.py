@@ -1,6 +1,7 @@
 import ast
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def start_runner(job: dict[str, Any], **environment: str) -> tuple[int, list[dic
         "runs": 3,
         "warm_up": 1,
         "seconds_per_round": 1.0,
+        "time_limit_s": None,
         "precisions": [],
         "anchor": None,
         "nets": [],
@@ -283,6 +285,7 @@ def test_the_anchor_is_measured_in_every_group(tmp_path: Path) -> None:
         "runs": 3,
         "warm_up": 1,
         "seconds_per_round": 1.0,
+        "time_limit_s": None,
         "anchor": "net1",
         "nets": items(files),
     }
@@ -355,7 +358,7 @@ def test_unsettled_nets_have_extra_rounds() -> None:
 
     job = {"rounds": 2, "extra_rounds": 4, "runs": 3, "seconds_per_round": 1.0, "anchor": None}
     entries = [{"id": name, "file": name} for name in nets]
-    runner.measure_group(Loaded(), job, entries, set(nets), Recorder())
+    runner.measure_group(Loaded(), job, entries, set(nets), Recorder(), math.inf)
     assert counts == {"calm": 2, "late": 5, "never": 6}
 
 
@@ -393,9 +396,7 @@ def test_energy_is_the_rise_of_the_counter_per_run(monkeypatch: pytest.MonkeyPat
     ticks = iter([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(runner, "ENERGY_LOOP_S", 0.5)
-    net = runner.OnnxRuntimeNet.__new__(runner.OnnxRuntimeNet)
-    net.runtime = types.SimpleNamespace(gpu=gpu)  # type: ignore[assignment]
-    net.call = lambda: None
+    net = runner.TimedNet(lambda: None, gpu)
     assert net.energy_mj() == pytest.approx(250 / 4)  # four runs before the clock says 1.0
 
 
@@ -473,12 +474,11 @@ def test_inputs_and_outputs_stay_on_the_gpu_and_each_run_is_waited_for() -> None
 
     runtime = types.SimpleNamespace(
         on_gpu=True,
-        gpu=None,
         numpy=np,
         ort=types.SimpleNamespace(OrtValue=types.SimpleNamespace(ortvalue_from_numpy=on_gpu)),
     )
     session = FakeSession()
-    net = runner.OnnxRuntimeNet(runtime, session)  # type: ignore[arg-type]
+    net = runner.TimedNet(runner.session_call(runtime, session))  # type: ignore[arg-type]
     assert session.binding.calls == [("input", "x", "(1, 3) on cuda 0"), ("output", "y", "cuda")]
     net.warm_up(1)
     assert session.binding.calls[2:] == [("run",), ("synchronize",)] * 2

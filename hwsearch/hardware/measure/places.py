@@ -20,7 +20,7 @@ from hwsearch.hardware.measure.process import (
 from hwsearch.hardware.measure.ssh import SshPlace
 
 #: What runs the nets.
-Runtime = Literal["onnxruntime", "onnxruntime-cuda", "trtexec"]
+Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "trtexec"]
 
 _ALLOWED: Final = "give host, cuda or ssh://[user@]host[:port]"
 _ADDRESS: Final = re.compile(

@@ -122,11 +122,13 @@ class MeasureProgress:
         text: for people.
         finished_nets: kept ones included.
         total_nets: asked for.
+        share: of the work, from 0 to 1; nets finish all at once at the end of a group.
     """
 
     text: str
     finished_nets: int
     total_nets: int
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,7 @@ class MeasureReport:
         drift_percent: how far the anchor net differed between groups of nets; None when it was
             measured once.
         device: the board or GPU, or the processor where that is all there is to say.
+        cpu_features: instruction sets that matter, as the kernel names them.
         power_mode: of a Jetson, else the governor of the clock, else None.
         energy_boundary: what ``energy_mj`` is drawn by; None where there is no energy.
         kept_nets: how many of ``nets`` come from an earlier run in the same work folder.
@@ -155,6 +158,7 @@ class MeasureReport:
     runtime_version: str
     device: str
     cpu: str
+    cpu_features: tuple[str, ...]
     power_mode: str | None
     energy_boundary: Literal["board"] | None
     threads: int
@@ -199,6 +203,7 @@ def measure(
     runs: int | None = None,
     runtime: Runtime | None = None,
     precisions: tuple[Precision, ...] = (),
+    time_limit_s: float | None = None,
     work_folder: Path | None = None,
     on_progress: Callable[[MeasureProgress], None] | None = None,
 ) -> MeasureReport:
@@ -213,6 +218,7 @@ def measure(
         runs: None takes 5; 50 of ``trtexec``.
         runtime: None takes what the place has by default, ONNX Runtime.
         precisions: see ``MeasureJob``.
+        time_limit_s: rounds are left out when it is over, all but the first 4 of each net.
         work_folder: finished nets are kept here; a net of the same content under the same
             conditions (settings, runtime version, device, power mode) is not measured again.
         on_progress: called at every finished round.
@@ -237,7 +243,7 @@ def measure(
     )
     hashes = {name: content_hash(path) for name, path in files.items()}
     kept = KeptResults(work_folder)
-    measuring = _Measuring(files, place, job, kept, on_progress)
+    measuring = _Measuring(files, place, job, kept, on_progress, time_limit_s)
     measuring.identify(hashes)
     measuring.run()
     return measuring.report()
@@ -253,9 +259,11 @@ class _Measuring:
         job: MeasureJob,
         kept: KeptResults,
         on_progress: Callable[[MeasureProgress], None] | None,
+        time_limit_s: float | None,
     ) -> None:
         self.files, self.place, self.job, self.kept = files, place, job, kept
-        self.on_progress = on_progress
+        self.on_progress, self.time_limit_s = on_progress, time_limit_s
+        self.seen_rounds = 0
         self.start: Event = {}
         self.keys: dict[str, str] = {}
         self.finished: dict[str, MeasuredNet] = {}
@@ -341,6 +349,7 @@ class _Measuring:
             runtime_version=self.start["runtime_version"],
             device=self.start["device"],
             cpu=self.start["cpu"],
+            cpu_features=tuple(self.start["cpu_features"]),
             power_mode=self.start["power_mode"],
             energy_boundary="board" if has_energy else None,
             threads=self.job.threads,
@@ -367,6 +376,7 @@ class _Measuring:
     def _take(self, event: Event) -> None:
         kind = event["event"]
         if kind == "round":
+            self.seen_rounds += 1
             text = f"{event['id']} round {event['round'] + 1}: {event['median_ms']:.3g} ms"
             self._progress(text)
         elif kind == "net":
@@ -388,12 +398,25 @@ class _Measuring:
         if self.on_progress is not None:
             self.on_progress(
                 MeasureProgress(
-                    text=text, finished_nets=len(self.finished), total_nets=len(self.files)
+                    text=text,
+                    finished_nets=len(self.finished),
+                    total_nets=len(self.files),
+                    share=self._share(),
                 )
             )
 
+    def _share(self) -> float:
+        """As if half of the extra rounds were needed, which is what was seen on a busy machine."""
+        todo = max(1, len(self.files) - self.kept_nets)
+        rounds = todo * (self.job.rounds + self.job.extra_rounds / 2)
+        done = min(
+            1.0, max(self.seen_rounds / rounds, (len(self.finished) - self.kept_nets) / todo)
+        )
+        return 1 - (1 - done) * todo / len(self.files)
+
     def _payload(self, mode: Literal["probe", "measure"]) -> dict[str, object]:
-        return {**asdict(self.job), "mode": mode, "anchor": None}
+        limit = {"time_limit_s": self.time_limit_s}  # no condition of a result
+        return {**asdict(self.job), **limit, "mode": mode, "anchor": None}
 
     def _kept_hint(self) -> str:
         if self.kept.path is None:

@@ -1,14 +1,15 @@
 """Times ONNX files on the machine that it runs on.
 
 The one file that is copied to a board: it imports nothing of hwsearch, runs on Python 3.8, and
-needs onnxruntime (which brings NumPy), or TensorRT's ``trtexec`` instead. Usage::
+needs onnxruntime or openvino (which bring NumPy), or TensorRT's ``trtexec`` instead. Usage::
 
     python runner.py JOB.json        or        python runner.py   with the job as a line on stdin
 
 A job is an object with ``mode`` ("probe" only says what there is, "measure" times), ``runtime``
-("onnxruntime", "onnxruntime-cuda", "trtexec"), ``threads``, ``rounds``, ``extra_rounds`` (for
-nets that do not repeat), ``runs`` (in a round), ``warm_up``,
-``seconds_per_round``, ``precisions`` (of trtexec: "fp16", "int8", "typed"), ``anchor`` (an id or
+("onnxruntime", "onnxruntime-cuda", "openvino", "trtexec"), ``threads``, ``rounds``,
+``extra_rounds`` (for nets that do not repeat), ``runs`` (in a round), ``warm_up``,
+``seconds_per_round``, ``time_limit_s`` (of all rounds, or null: later rounds are left out when it
+is over), ``precisions`` (of trtexec: "fp16", "int8", "typed"), ``anchor`` (an id or
 null), ``end_with_stdin`` and ``nets``, a list of ``{"id": ..., "file": ...}``.
 
 What comes out is a line of JSON per event, as soon as it happens, so that a killed run loses only
@@ -51,6 +52,8 @@ SHORTEST_ROUND_MS = 5.0
 #: A round has no fewer runs however slow the net is, and no more however fast.
 FEWEST_RUNS = 3
 MOST_RUNS = 1000
+#: Rounds of a net that a time limit does not take away.
+FEWEST_ROUNDS = 4
 #: A net whose two halves of rounds differ by no more than this has no extra rounds.
 SETTLED_PERCENT = 1.0
 #: Nets in memory at once. The more, the longer the time that the rounds of one are spread over (40
@@ -60,7 +63,19 @@ MOST_FILE_BYTES = 256 * 2**20
 #: The energy counter of NVML moves every 20 to 100 ms: so long a loop is read to some percent.
 ENERGY_LOOP_S = 2.0
 
+#: OpenVINO's names of the element types that an input may have, as ONNX Runtime has them.
+OPENVINO_TYPES = {
+    "f32": "float", "f16": "float16", "f64": "double", "u8": "uint8", "i8": "int8",
+    "i32": "int32", "i64": "int64", "boolean": "bool",
+}  # fmt: skip
+
 TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
+
+#: As /proc/cpuinfo writes them, x86 first.
+INSTRUCTION_SETS = (
+    "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_bf16", "amx_int8", "asimd", "fphp", "asimdhp", "asimddp", "sve", "i8mm", "bf16",
+)  # fmt: skip
 
 _INTEGERS = {
     "tensor(uint8)": ("uint8", 256),
@@ -167,6 +182,13 @@ def cpu_name() -> str:
         if match:
             return match.group(1).strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets that decide how fast kernels are, of those that the kernel lists."""
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", read_text("/proc/cpuinfo"), re.MULTILINE)
+    known = set(match.group(1).split()) if match else set()
+    return [name for name in INSTRUCTION_SETS if name in known]
 
 
 def power_mode() -> str | None:
@@ -339,7 +361,7 @@ class OnnxRuntime:
             "no_energy": self.no_energy,
         }
 
-    def load(self, file: str, job: dict[str, Any]) -> OnnxRuntimeNet:
+    def load(self, file: str, job: dict[str, Any]) -> TimedNet:
         """Open a file and warm it up.
 
         Raises:
@@ -361,42 +383,48 @@ class OnnxRuntime:
             session = self.ort.InferenceSession(file, options, providers=self.providers)
             if session.get_providers()[0] != self.providers[0]:
                 raise JobError("onnxruntime found no usable GPU; check the driver, CUDA and cuDNN")
-            net = OnnxRuntimeNet(self, session)
+            net = TimedNet(session_call(self, session), self.gpu)
             net.warm_up(job["warm_up"])
         except self.errors as error:
             raise NetError(one_line(error)) from None
         return net
 
 
-class OnnxRuntimeNet:
-    """One session with its inputs."""
+def session_call(runtime: OnnxRuntime, session: Session) -> Callable[[], object]:
+    """What runs a session once on inputs of its own."""
+    rng = runtime.numpy.random.default_rng(0)
+    feed = {
+        item.name: random_input(rng, item.name, item.type, item.shape)
+        for item in session.get_inputs()
+    }
+    if not runtime.on_gpu:
+        return lambda: session.run(None, feed)
+    # On the GPU inputs and outputs stay there: copies would be timed otherwise, which a
+    # pipeline of a camera hides behind the net before.
+    binding = session.io_binding()
+    for name, value in feed.items():
+        on_gpu = runtime.ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0)
+        binding.bind_ortvalue_input(name, on_gpu)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda")
 
-    def __init__(self, runtime: OnnxRuntime, session: Session) -> None:
-        self.runtime = runtime
-        rng = runtime.numpy.random.default_rng(0)
-        feed = {
-            item.name: random_input(rng, item.name, item.type, item.shape)
-            for item in session.get_inputs()
-        }
-        self.call: Callable[[], object] = lambda: session.run(None, feed)
-        if runtime.on_gpu:
-            self._keep_on_gpu(session, feed)
+    def call() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
 
-    def _keep_on_gpu(self, session: Session, feed: dict[str, Any]) -> None:
-        # On the GPU inputs and outputs stay there: copies would be timed otherwise, which a
-        # pipeline of a camera hides behind the net before.
-        binding = session.io_binding()
-        for name, value in feed.items():
-            on_gpu = self.runtime.ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0)
-            binding.bind_ortvalue_input(name, on_gpu)
-        for output in session.get_outputs():
-            binding.bind_output(output.name, "cuda")
+    return call
 
-        def call() -> None:
-            session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
 
-        self.call = call
+class TimedNet:
+    """A net of this process.
+
+    Args:
+        call: runs it once and waits for the result.
+        gpu: whose energy counter is read, or None.
+    """
+
+    def __init__(self, call: Callable[[], object], gpu: NvmlGpu | None = None) -> None:
+        self.call, self.gpu = call, gpu
 
     def warm_up(self, runs: int) -> None:
         """Run a few times: the first allocates; the fastest says how many runs fit a round."""
@@ -416,15 +444,14 @@ class OnnxRuntimeNet:
 
     def energy_mj(self) -> float | None:
         """Energy of one run by the counter of the GPU, or None where there is none."""
-        gpu = self.runtime.gpu
-        if gpu is None:
+        if self.gpu is None:
             return None
-        count, begin_mj = 0, gpu.energy_mj()
+        count, begin_mj = 0, self.gpu.energy_mj()
         end = time.perf_counter() + ENERGY_LOOP_S
         while time.perf_counter() < end:
             self.call()
             count += 1
-        return (gpu.energy_mj() - begin_mj) / count
+        return (self.gpu.energy_mj() - begin_mj) / count
 
     def _times_ms(self, runs: int) -> list[float]:
         call, clock = self.call, time.perf_counter_ns
@@ -464,6 +491,65 @@ def open_nvml() -> tuple[NvmlGpu | None, str]:
         return NvmlGpu(pynvml, pynvml.nvmlDeviceGetHandleByUUID(first)), ""
     except pynvml.NVMLError as error:
         return None, f"NVML has no energy of this GPU ({one_line(error)})"
+
+
+# --- OpenVINO ---------------------------------------------------------------------------------
+
+
+class OpenVino:
+    """The compiled models of one process, on the processor."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        # It reports every session to its maker, and leaves a file in the home folder, unless it
+        # does not find the package that does so.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import numpy
+            import openvino
+        except ImportError as error:
+            raise JobError(
+                f"{sys.executable} cannot import {error.name}; install openvino for it, or name "
+                "another Python"
+            ) from None
+        self.numpy, self.openvino = numpy, openvino
+        self.core = openvino.Core()
+        self.options = {
+            "INFERENCE_NUM_THREADS": job["threads"],
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # The cores are chosen already; two processes that chose would take the same.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def start(self) -> dict[str, Any]:
+        """What there is."""
+        return {
+            "runtime": "openvino",
+            "runtime_version": self.openvino.__version__.split("-")[0],
+            "device": read_text("/proc/device-tree/model") or cpu_name(),
+            "energy": False,
+            "no_energy": "energy is read on NVIDIA GPUs only",
+        }
+
+    def load(self, file: str, job: dict[str, Any]) -> TimedNet:
+        """Compile a file and warm it up.
+
+        Raises:
+            NetError: the runtime refuses it.
+        """
+        rng = self.numpy.random.default_rng(0)
+        try:
+            request = self.core.compile_model(file, "CPU", self.options).create_infer_request()
+            for port in request.model_inputs:
+                shape = [size.get_length() if size.is_static else "" for size in port.partial_shape]
+                kind = f"tensor({OPENVINO_TYPES.get(port.element_type.get_type_name(), '?')})"
+                value = random_input(rng, port.any_name, kind, shape)
+                request.set_tensor(port, self.openvino.Tensor(value))
+            net = TimedNet(request.infer)
+            net.warm_up(job["warm_up"])
+        except RuntimeError as error:
+            raise NetError(one_line(error)) from None
+        return net
 
 
 # --- trtexec ----------------------------------------------------------------------------------
@@ -648,11 +734,17 @@ def measure_group(
     items: list[dict[str, str]],
     wanted: set[str],
     events: Events,
+    end: float,
 ) -> None:
-    """Time the nets of one group in interleaved rounds; ``wanted`` are those to report."""
+    """Time the nets of one group in interleaved rounds.
+
+    ``wanted`` are those to report; after ``end`` (of ``time.monotonic``) rounds are left out.
+    """
     loaded = load_group(runtime, job, items, events)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in loaded}
     for number in range(job["rounds"] + job["extra_rounds"]):
+        if number >= FEWEST_ROUNDS and time.monotonic() > end:
+            break
         names = list(loaded)
         if number >= job["rounds"]:
             names = [name for name in names if not is_settled(medians_ms(rounds[name]))]
@@ -694,18 +786,35 @@ def measure(runtime: Runtime, job: dict[str, Any], events: Events) -> None:
     unwanted = set(job.get("only_anchor", []))
     todo = [index for index, item in enumerate(job["nets"]) if item["id"] not in unwanted]
     limit = group_limit_bytes()
+    time_limit_s = job["time_limit_s"]
+    end = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
+    left = len(todo)
     for group in make_groups([sizes[index] for index in todo], limit, MOST_NETS):
+        # Each net has an equal part of what is left of the time.
+        now = time.monotonic()
+        share_end = now + (end - now) * len(group) / left
+        left -= len(group)
         items = [job["nets"][todo[position]] for position in group]
         wanted = {item["id"] for item in items}
         items += [item for item in anchor if item["id"] not in wanted]
-        measure_group(runtime, job, items, wanted, events)
+        measure_group(runtime, job, items, wanted, events, share_end)
 
 
 def run(job: dict[str, Any], events: Events) -> None:
     """Do a job; raises ``JobError`` where this machine cannot."""
     cores = pin(job["threads"]) if job["runtime"] != "trtexec" else []
-    runtime: Runtime = Trtexec(job) if job["runtime"] == "trtexec" else OnnxRuntime(job)
-    about = {"cpu": cpu_name(), "power_mode": power_mode(), "cores": cores, "pid": os.getpid()}
+    kinds: dict[str, Callable[[dict[str, Any]], Runtime]] = {
+        "trtexec": Trtexec,
+        "openvino": OpenVino,
+    }
+    runtime: Runtime = kinds.get(job["runtime"], OnnxRuntime)(job)
+    about = {
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
+        "power_mode": power_mode(),
+        "cores": cores,
+        "pid": os.getpid(),
+    }
     events.emit("start", **runtime.start(), **about)
     if job["mode"] == "measure":
         gc.disable()  # a collection in the middle of a run would be timed

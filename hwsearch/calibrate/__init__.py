@@ -1,0 +1,1 @@
+"""From a machine to its profile: nets worth measuring, their files, and the fit to them."""

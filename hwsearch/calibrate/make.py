@@ -1,0 +1,78 @@
+"""From a recipe to the ONNX file that is measured.
+
+Weights are random: how long a kernel takes does not depend on them, as long as nothing in them is
+subnormal or infinite. So batch normalization gets the statistics that its inputs have, which keeps
+activations near 1 through any depth, and activations get their scales on random pictures.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from hwsearch.calibrate.recipe import Recipe
+from hwsearch.deploy.export import export_onnx
+from hwsearch.deploy.ranges import Fusion, observe_output_ranges
+from hwsearch.nets.backbone import build
+from hwsearch.nets.blueprint import Blueprint
+from hwsearch.nets.quantize import Scheme, calibrate, quantize
+from hwsearch.nets.realize import pruned
+
+_PICTURES: Final = 4
+
+
+def write_net(
+    recipe: Recipe,
+    blueprint: Blueprint,
+    path: Path,
+    *,
+    scheme: Scheme = "affine",
+    fusion: Fusion | None = "relu",
+    seed: int = 0,
+) -> None:
+    """Write the ONNX file of a net, Q/DQ and casts as an export of a search has them.
+
+    Args:
+        recipe: of the net.
+        blueprint: of its backbone at its size.
+        path: of the file; its folder exists.
+        scheme: of quantized activations.
+        fusion: of the runtime (``observe_output_ranges``); None leaves outputs in floating point.
+        seed: of weights and pictures.
+
+    Raises:
+        BackboneError: the net cannot be made or exported.
+        OSError: the file cannot be written.
+    """
+    pictures = _pictures(recipe.input_px, seed)
+    model = build(recipe.ref, recipe.input_px, seed=seed)
+    sizes = {group.name: group.channels for group in blueprint.graph.groups}
+    removed = {
+        name: tuple(range(kept, sizes[name]))
+        for name, kept in recipe.kept(blueprint).items()
+        if kept < sizes[name]
+    }
+    model = pruned(model, blueprint, removed)
+    _settle(model, pictures)
+    quantize(model, recipe.bits(blueprint), scheme)
+    calibrate(model, [pictures])
+    ranges = {} if fusion is None else observe_output_ranges(model, [pictures], fusion=fusion)
+    export_onnx(model, recipe.input_px, path, output_ranges=ranges)
+
+
+def _pictures(input_px: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(_PICTURES, 3, input_px, input_px, generator=generator)
+
+
+def _settle(model: nn.Module, pictures: Tensor) -> None:
+    """Give every batch normalization the mean and variance of what it sees."""
+    norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+        norm.train()
+    with torch.no_grad():
+        model(pictures)
+    model.eval()

@@ -1,0 +1,297 @@
+"""A profile of a machine from about thirty nets: which ones, their files, their times, the fit."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from hwsearch.bits import FP16, INT8, LayerBits
+from hwsearch.calibrate.fitting import Fitted, Identity, fit_target
+from hwsearch.calibrate.make import write_net
+from hwsearch.calibrate.pool import Blueprints, PoolNet, draw_pool
+from hwsearch.deploy.ranges import Fusion
+from hwsearch.errors import HostError, UserError
+from hwsearch.hardware.file_model import Provenance
+from hwsearch.hardware.kernel_table import kernel_table
+from hwsearch.hardware.kernels import KernelKind
+from hwsearch.hardware.learned.choose import choose_networks
+from hwsearch.hardware.learned.fit import LEAST_NETWORKS
+from hwsearch.hardware.learned.terms import classify, latency_terms, sum_terms
+from hwsearch.hardware.measure.places import Place, Runtime
+from hwsearch.hardware.measure.protocol import MeasureProgress, MeasureReport, measure
+from hwsearch.hardware.measurements import Measurement
+from hwsearch.hardware.predictor import CostPredictor
+from hwsearch.hardware.profile import Energy, HardwareProfile
+
+#: Nets that are drawn for each one that is measured.
+_POOL_FACTOR: Final = 8
+#: Before the first round a net runs about so often, and in all rounds about so often.
+_RUNS: Final = 130
+#: Time that the fit takes, kept back from the measuring.
+_FIT_S: Final = 25.0
+
+#: What ONNX files can say of a layer's bits.
+_EXPORTED: Final = (FP16, INT8)
+_NAMES: Final[Mapping[Runtime, str]] = {
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime-cuda": "ONNX Runtime, CUDA",
+    "openvino": "OpenVINO",
+    "trtexec": "TensorRT",
+}
+_FUSIONS: Final[Mapping[Runtime, Fusion | None]] = {
+    "onnxruntime": "relu",
+    "onnxruntime-cuda": "relu",
+    "openvino": None,  # it needs no quantized outputs
+    "trtexec": "residual",
+}
+
+
+class Watcher(Protocol):
+    """Is told what happens, in order; must not raise."""
+
+    def phase(self, text: str) -> None:
+        """Something longer begins."""
+
+    def progress(self, share: float, text: str) -> None:
+        """So much of the phase is done, from 0 to 1."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        name: of the profile.
+        base: whose rates the fit starts from, and which bits are tried.
+        nets: how many.
+        runtime: None takes that of the place.
+        time_limit_s: of everything; see ``measure``.
+        seed: of the pool, the weights and the fit.
+
+    Raises:
+        UserError: too few nets or too little time.
+    """
+
+    name: str
+    place: Place
+    base: HardwareProfile
+    nets: int = 30
+    threads: int = 1
+    runtime: Runtime | None = None
+    time_limit_s: float = 600.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.nets < LEAST_NETWORKS:
+            raise UserError(
+                f"{self.nets} nets are too few to fit a profile; give at least {LEAST_NETWORKS}"
+            )
+
+    @property
+    def runs_in(self) -> Runtime:
+        """What runs the nets."""
+        return self.runtime or self.place.default_runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A fitted profile and what it was fitted to."""
+
+    fitted: Fitted
+    report: MeasureReport
+    measurements: tuple[Measurement, ...]
+
+
+def measure_target(plan: Plan, work: Path, watcher: Watcher) -> Measured:
+    """Choose nets, write their files, time them, and fit the profile.
+
+    Args:
+        plan: what is measured where.
+        work: folder of the files and of finished measurements; with the same plan, a killed
+            measurement goes on there.
+        watcher: is told what happens.
+
+    Raises:
+        UserError: a setting that does not go.
+        HostError: the place cannot be measured on, or is too noisy.
+    """
+    begun = time.monotonic()
+    blueprints = Blueprints()
+    chosen = choose(plan, blueprints, watcher)
+    files = _files(plan, chosen, blueprints, work, watcher)
+    left_s = max(0.0, plan.time_limit_s - _FIT_S - (time.monotonic() - begun))
+    watcher.phase(f"measure {len(files)} nets on {plan.place.name}")
+
+    def on_progress(progress: MeasureProgress) -> None:
+        watcher.progress(progress.share, progress.text)
+
+    report = measure(
+        files,
+        plan.place,
+        threads=plan.threads,
+        runtime=plan.runs_in,
+        time_limit_s=left_s,
+        work_folder=work,
+        on_progress=on_progress,
+    )
+    for warning in report.warnings:
+        watcher.note(warning)
+    watcher.phase("fit the profile")
+    measurements = _measurements(chosen, report)
+    if len(measurements) < LEAST_NETWORKS:
+        raise HostError(
+            f"{plan.place.name} ran {len(measurements)} of {len(chosen)} nets, too few to fit; "
+            f"the first that it refused: {report.refused[0].reason}"
+        )
+    base = _with_energy(plan.base, report, measurements)
+    fitted = fit_target(
+        base,
+        identity(plan, report),
+        measurements,
+        provenance=_provenance(report),
+        noise_floor_percent=float(f"{report.noise_floor_percent:.2g}"),
+        seed=plan.seed,
+    )
+    return Measured(fitted=fitted, report=report, measurements=tuple(measurements))
+
+
+def choose(plan: Plan, blueprints: Blueprints, watcher: Watcher) -> list[PoolNet]:
+    """The nets to measure, the most informative first.
+
+    Raises:
+        UserError: there are not enough that the time is sufficient for.
+    """
+    watcher.phase(f"choose {plan.nets} nets that tell the most")
+    pool = draw_pool(
+        _POOL_FACTOR * plan.nets,
+        widths=_widths(plan.base),
+        granularity=plan.base.channel_granularity,
+        seed=plan.seed,
+        blueprints=blueprints,
+        on_drawn=lambda done, total: watcher.progress(done / total, f"net {done} of {total}"),
+    )
+    longest_ms = 1e3 * plan.time_limit_s / plan.nets / _RUNS
+    costs = CostPredictor(plan.base).predict_all([net.network for net in pool])
+    short = [
+        net for net, cost in zip(pool, costs, strict=True) if cost.latency_ms.value <= longest_ms
+    ]
+    if len(short) < plan.nets:
+        raise UserError(
+            f"by {plan.base.name} only {len(short)} of {len(pool)} nets are short enough to "
+            f"measure {plan.nets} in {plan.time_limit_s:.0f} s; give a longer --time-limit or "
+            "fewer --nets"
+        )
+    rows = classify(plan.base, kernel_table([net.network for net in short]))
+    terms = sum_terms(rows, *latency_terms(plan.base, rows))
+    return [short[at] for at in choose_networks(terms, plan.nets)]
+
+
+def identity(plan: Plan, report: MeasureReport) -> Identity:
+    """What the profile says that it describes; no name of a machine, user or folder."""
+    features = f" ({', '.join(report.cpu_features)})" if report.cpu_features else ""
+    device = report.device + (features if report.device == report.cpu else "")
+    threads = f"{report.threads} thread" + ("" if report.threads == 1 else "s")
+    runtime = _NAMES[report.runtime]
+    return Identity(
+        name=plan.name,
+        summary=f"{report.device}, {runtime}, {threads}, as measured",
+        device=device,
+        runtime=runtime,
+        runtime_version=report.runtime_version,
+        power_mode=f"{report.power_mode or 'default'}, {threads}",
+    )
+
+
+def _widths(base: HardwareProfile) -> tuple[LayerBits, ...]:
+    """Bits beside fp32 that the base can price and a file can say."""
+    priced = base.kernels.by_kind[KernelKind.CONV]
+    return tuple(bits for bits in _EXPORTED if bits in priced)
+
+
+def _files(
+    plan: Plan, chosen: Sequence[PoolNet], blueprints: Blueprints, work: Path, watcher: Watcher
+) -> dict[str, Path]:
+    """The ONNX files by name, the most informative first; those that are there are kept."""
+    watcher.phase("export them")
+    folder = work / plan.runs_in
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"{folder}: cannot be made ({error.strerror}); name another") from None
+    files = {}
+    for number, net in enumerate(chosen, start=1):
+        path = folder / f"{net.recipe.name}.onnx"
+        if not path.exists():
+            write_net(
+                net.recipe,
+                blueprints.of(net.recipe.ref, net.recipe.input_px),
+                path,
+                scheme=plan.base.activation_quantization,
+                fusion=_FUSIONS[plan.runs_in],
+                seed=plan.seed,
+            )
+        files[net.recipe.name] = path
+        watcher.progress(number / len(chosen), net.recipe.name)
+    return files
+
+
+def _measurements(chosen: Sequence[PoolNet], report: MeasureReport) -> list[Measurement]:
+    by_name = {net.name: net for net in report.nets}
+    return [
+        Measurement(
+            network=net.network,
+            latency_ms=by_name[net.recipe.name].latency_ms,
+            energy_mj=by_name[net.recipe.name].energy_mj,
+            group=net.recipe.backbone,
+        )
+        for net in chosen
+        if net.recipe.name in by_name
+    ]
+
+
+def _provenance(report: MeasureReport) -> Provenance:
+    drift = "" if report.drift_percent is None else f", drift {report.drift_percent:.1f} %"
+    return Provenance(
+        source="measured",
+        reference=(
+            f"hwsearch profile measure: {len(report.nets)} nets, {_NAMES[report.runtime]} "
+            f"{report.runtime_version}, {report.threads} pinned, the least of the medians of "
+            f"interleaved rounds; noise floor {report.noise_floor_percent:.2g} %{drift}"
+        ),
+        date=report.date,
+    )
+
+
+def _with_energy(
+    base: HardwareProfile, report: MeasureReport, measurements: Sequence[Measurement]
+) -> HardwareProfile:
+    """The base with an energy section for what was measured, or with none."""
+    boundary = report.energy_boundary
+    if boundary is None:
+        fewer = {"energy": None}
+        return base.model_copy(update=fewer) if base.fit is None else _without_energy(base)
+    watts = sorted(
+        one.energy_mj / one.latency_ms for one in measurements if one.energy_mj is not None
+    )
+    energy = Energy(
+        provenance=Provenance(
+            source="measured",
+            reference="the least mean power over one of the measured nets; the rest is declared",
+            date=report.date,
+        ),
+        boundary=boundary,
+        baseline_w=float(f"{watts[0]:.3g}"),
+        active_pj_per_mac=dict.fromkeys(base.compute.by_bits, 1.0),
+        active_pj_per_byte=20.0,
+    )
+    return base.model_copy(update={"energy": energy})
+
+
+def _without_energy(base: HardwareProfile) -> HardwareProfile:
+    assert base.fit is not None
+    fit = base.fit.model_copy(update={"energy": None})
+    return base.model_copy(update={"energy": None, "fit": fit})

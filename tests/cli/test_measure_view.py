@@ -1,0 +1,68 @@
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from hwsearch.cli import measure_view
+from hwsearch.cli.measure_view import BarView, LineView, duration, left_text, make_measure_view
+
+
+def test_time_left_follows_from_what_is_done() -> None:
+    assert left_text(0.25, 10.0) == ", about 30s left"
+    assert left_text(1.0, 10.0) == ", about 0s left"
+    assert left_text(0.0, 10.0) == ""
+    assert left_text(0.5, 90.0) == ", about 1m30s left"
+
+
+def test_durations_are_rounded_to_seconds() -> None:
+    assert duration(59.4) == "59s"
+    assert duration(59.6) == "1m00s"
+
+
+def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with LineView() as view:
+        view.phase("measure 30 nets")
+        now[0] += 10
+        view.progress(0.2, "round 1")
+        now[0] += 10
+        view.progress(0.5, "round 2")
+        view.progress(0.6, "round 3")
+        view.note("the machine is restless")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "[     0s] measure 30 nets",
+        "[    20s]   50 %, about 20s left: round 2",
+        "[    20s] the machine is restless",
+    ]
+
+
+def test_a_bar_is_drawn_on_a_terminal() -> None:
+    text = io.StringIO()
+    with BarView(Console(file=text, force_terminal=True, width=120)) as view:
+        view.progress(0.1, "before any phase")
+        view.phase("export them")
+        view.phase("measure 30 nets")
+        view.progress(0.5, "round [2]")
+        view.note("a [note]")
+    drawn = text.getvalue()
+    assert "measure 30 nets" in drawn
+    assert "50 %" in drawn
+    assert "a [note]" in drawn
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, BarView), (False, LineView)])
+def test_the_view_goes_by_the_terminal(
+    terminal: bool, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def console(stderr: bool) -> Console:
+        assert stderr
+        return Console(file=io.StringIO(), force_terminal=terminal)
+
+    monkeypatch.setattr(measure_view, "Console", console)
+    assert isinstance(make_measure_view(), kind)

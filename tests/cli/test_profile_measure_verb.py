@@ -1,0 +1,98 @@
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwsearch.cli.profile_measure import _default_name
+from hwsearch.files import read_model
+from hwsearch.hardware.measure.places import parse_place
+from hwsearch.hardware.profile import HardwareProfile
+
+Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("host", "host"),
+        ("cuda", "cuda"),
+        ("ssh://pi@Board-1", "board-1"),
+        ("ssh://board.local:2222", "board.local-2222"),
+        ("ssh://[::1]", "1"),
+    ],
+)
+def test_the_name_follows_from_the_place(place: str, name: str) -> None:
+    assert _default_name(parse_place(place)) == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--on", "moon"), "place 'moon' is none that can be measured on; give host, cuda or ssh"),
+        ((), "Missing option '--on'"),
+        (("--on", "host", "--base", "nothing-such"), "target 'nothing-such' is not known"),
+        (("--on", "host", "--time-limit", "10"), "duration '10' is not a number with a unit"),
+        (("--on", "host", "--name", "My Board"), "'My Board' cannot name a target"),
+        (("--on", "host", "--runtime", "tflite"), "'tflite' is not one of"),
+        (("--on", "host", "--ssh-option", "-v"), "is this machine and takes no options of ssh"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once_without_torch(
+    arguments: tuple[str, ...], message: str, hwsearch: Hwsearch
+) -> None:
+    ended = hwsearch("profile", "measure", *arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_profile_that_is_there_is_not_overwritten(hwsearch: Hwsearch, tmp_path: Path) -> None:
+    (tmp_path / "hw_profiles").mkdir()
+    (tmp_path / "hw_profiles" / "mine.yaml").write_text("precious")
+    ended = hwsearch("profile", "measure", "--on", "host", "--name", "mine")
+    assert ended.returncode == 2
+    assert "is there already; give --overwrite" in ended.stderr
+    assert (tmp_path / "hw_profiles" / "mine.yaml").read_text() == "precious"
+
+
+def test_the_help_says_how_it_goes_on_and_what_each_option_is(hwsearch: Hwsearch) -> None:
+    ended = hwsearch("profile", "measure", "--help")
+    assert ended.returncode == 0
+    for option in ("--on", "--nets", "--runtime", "--threads", "--time-limit", "--out", "--json"):
+        assert option in ended.stdout
+    assert "goes on when the same command is run again" in " ".join(ended.stdout.split())
+
+
+@pytest.mark.slow
+def test_this_machine_becomes_a_target(
+    filled: Path, command: Callable[..., list[str]], surroundings: dict[str, str]
+) -> None:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command(*arguments), cwd=filled, env=surroundings, capture_output=True, text=True,
+            timeout=500, check=False,
+        )  # fmt: skip
+
+    ended = run(
+        "profile", "measure", "--on", "host", "--nets", "6", "--name", "mine", "--json",
+        "--time-limit", "3m",
+    )  # fmt: skip
+    if "more than 20 % is refused" in ended.stderr:
+        pytest.skip("this machine is too busy to be measured")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert len(told["nets"]) == 6
+    profile = read_model(filled / "hw_profiles" / "mine.yaml", HardwareProfile)
+    assert profile.profile_hash == told["profile_hash"]
+    assert profile.evidence == "measured"
+    assert profile.fit is not None
+    assert profile.fit.latency.networks == 6
+    text = (filled / "hw_profiles" / "mine.yaml").read_text()
+    assert str(filled) not in text
+    assert "measure 6 nets on host" in ended.stderr
+    assert not list((filled / "cache").rglob("*.onnx")), "finished work is removed"
+    predicted = run("predict", "resnet18", "--target", "mine", "--json")
+    assert json.loads(predicted.stdout)["latency_ms"]["value"] > 0
