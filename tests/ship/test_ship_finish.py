@@ -54,8 +54,9 @@ class FakeMeasure:
         return MeasureReport(
             nets=nets, refused=(), noise_floor_percent=self.noise, drift_percent=None,
             place=place.name, runtime="onnxruntime", runtime_version="1.32.0", device="a board",
-            cpu="a processor", cpu_features=(), power_mode=None, energy_boundary=None, threads=1, rounds=20, runs=5,
-            date=datetime.date(2026, 11, 27), kept_nets=0, warnings=("the times are noisy",),
+            cpu="a processor", cpu_features=(), power_mode=None, energy_boundary=None, threads=1,
+            rounds=20, runs=5, date=datetime.date(2026, 11, 27), kept_nets=0,
+            warnings=("the times are noisy",),
         )  # fmt: skip
 
 
