@@ -6,10 +6,11 @@
 
 Nets of the pool of ``hwsearch profile measure``, others drawn from the same families by another
 seed, and nets of families that the pool does not have. All are measured four times, a pass through
-all of them after the other, since a shared machine is slower by a tenth for minutes. A net's
-latency is the least of all passes; ``repeat_ms`` is the least of the two passes (the even or the
-odd ones) that do not hold it, so the two columns say how well such a figure repeats. Takes about
-half an hour; run again after a kill, it goes on.
+all of them after the other, each in processes of its own: within one process a net repeats to 1 %,
+but where its tensors come to lie makes it up to a tenth slower, as long as that process lives. A
+net's latency is the least of all passes; ``repeat_ms`` is the least of the two passes (the even or
+the odd ones) that do not hold it, so the two columns say how well such a figure repeats. Takes
+about half an hour; run again after a kill, it goes on.
 """
 
 import argparse

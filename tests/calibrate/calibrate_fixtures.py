@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.calibrate.pool import STACK, Blueprints, Family, PoolNet, draw_pool
 from hwsearch.calibrate.recipe import Recipe
-from hwsearch.files import packaged_folder, read_model
+from hwsearch.files import read_model
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SMALL = (
     Family(backbone="test_resnet", input_px=(32, 48)),
@@ -39,9 +42,8 @@ class Told:
 
 
 def bare_host() -> HardwareProfile:
-    """The rates of the shipped host, without its fit."""
-    host = read_model(packaged_folder("hw_profiles") / "host.yaml", HardwareProfile)
-    return host.model_copy(update={"fit": None})
+    """Rates that nobody measured, and no fit."""
+    return read_model(ROOT / "benchmarks" / "predictor" / "host_prior.yaml", HardwareProfile)
 
 
 @cache
