@@ -27,7 +27,8 @@ def test_sources_when_listed_then_each_is_of_a_shipped_profile_with_a_fit() -> N
         for path in SHIPPED.glob("*.yaml")
         if "fit" in yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     }
-    assert set(sources) == with_fit
+    # The host is fitted to measurements of this project (measure_host.py), not to published ones.
+    assert set(sources) == with_fit - {"host"}
 
 
 def test_main_when_no_table_is_for_a_name_says_which_there_are(tmp_path: Path) -> None:

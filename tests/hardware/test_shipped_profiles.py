@@ -151,13 +151,8 @@ def test_kinds_when_listed_then_all_are_priced_in_the_bits_of_convolutions(name:
         assert set(by_kind[kind]) == set(by_kind[KernelKind.CONV])
 
 
-@pytest.mark.parametrize("name", FITTED)
-def test_fit_when_stored_then_it_says_how_well_it_does(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    if name == "host":
-        reason = "18.5 %: conversions between widths, and activations behind int8, have no term"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+@pytest.mark.parametrize("name", [name for name in FITTED if name != "host"])
+def test_fit_when_stored_then_it_says_how_well_it_does(name: str) -> None:
     fit = PROFILES[name].fit
     assert fit is not None
     for model in (fit.latency, fit.energy):
@@ -220,6 +215,8 @@ def test_host_when_measured_names_no_machine_and_says_what_to_do() -> None:
     assert host.runtime_version == "1.32.0"
     assert "one thread" in host.device
     checked = host.fit.latency.cross_validation
+    # Conversions between widths, and activations behind int8, have no term of their own yet.
+    assert checked.mape_percent < 20
     assert checked.spearman > 0.95
     assert 88 <= checked.coverage_percent <= 95
     assert host.fit.noise_floor_percent is not None
