@@ -1,6 +1,6 @@
 """Which layers of which backbones ONNX Runtime does not run in int8.
 
-    python benchmarks/deploy/backbones.py results/published/deploy_int8-layers_onnxruntime_2026-11-27.csv
+    python benchmarks/deploy/backbones.py FILE.csv
 
 Every backbone is exported with all layers in int8, as before a search. Weights do not matter, so
 none are trained.

@@ -1,6 +1,6 @@
 """Does a file do what was searched? Exported networks against the ones that were trained.
 
-    python benchmarks/deploy/fidelity.py results/published/deploy_fidelity_digits_host_2026-11-27.csv
+    python benchmarks/deploy/fidelity.py FILE.csv
 
 Every family is fine-tuned on the digits as fp32, as uniform int8, with mixed bits, and pruned with
 mixed bits, then exported as ``hwsearch export`` does, for a target with ONNX Runtime ("host") or
