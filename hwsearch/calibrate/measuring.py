@@ -202,7 +202,7 @@ def merged(reports: Sequence[MeasureReport]) -> MeasureReport:
         reports[0],
         nets=nets,
         noise_floor_percent=max(floors),
-        kept_nets=min(report.kept_nets for report in reports),
+        kept_nets=max(report.kept_nets for report in reports),
         warnings=tuple(warnings),
     )
 

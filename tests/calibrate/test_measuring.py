@@ -186,8 +186,8 @@ def test_a_killed_measurement_goes_on(work: Path) -> None:
     assert len(files) == 10
     whole = Pretending()
     measured = measure_target(plan(whole), work, Told())
-    # Of both passes: the second had not begun. The anchor may be among the kept ones.
-    assert measured.report.kept_nets == 0
+    # In the first pass; the second had not begun. The anchor may be among the kept ones.
+    assert measured.report.kept_nets == 4
     assert [len(job["files"]) in (6, 7, 10) for job in whole.jobs if job["files"]] == [True, True]
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.onnx")} == files
 
