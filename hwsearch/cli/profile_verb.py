@@ -26,7 +26,8 @@ def show(target: str, as_yaml: bool) -> None:
         return
     import yaml
 
-    content = profile.model_dump(mode="json", exclude_none=True)
+    # That there is no evidence of energy has to be said; other keys may be left out.
+    content = {"energy": None, **profile.model_dump(mode="json", exclude_none=True)}
     text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )

@@ -96,7 +96,7 @@ def test_show_when_weights_may_not_fit_says_what_happens(hwsearch: Hwsearch) -> 
     assert line in ended.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", ["jetson-tx2", "raspberry-pi-4", "jetson-agx-orin@15W"])
+@pytest.mark.parametrize("name", ["jetson-tx2", "raspberry-pi-4", "jetson-agx-orin@15W", "host"])
 def test_show_when_asked_for_yaml_prints_a_profile_file(
     name: str, hwsearch: Hwsearch, tmp_path: Path
 ) -> None:
