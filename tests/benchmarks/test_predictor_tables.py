@@ -499,6 +499,7 @@ def test_a_board_starts_from_another_device(made_up: Options) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.benchmark
 def test_the_table_of_boards_has_every_split_and_method(made_up: Options) -> None:
     boards = table_mlperf.boards(made_up)
     within = table_mlperf.within_boards(boards)
@@ -533,6 +534,7 @@ def median(row: Row, column: str) -> float:
 
 @NEEDS_DATA
 @pytest.mark.slow
+@pytest.mark.benchmark
 def test_the_nano_table_puts_ours_before_the_lines() -> None:
     rows = table_nano.table(QUICK)
     assert len(rows) == 2 * 3 * 5
@@ -548,6 +550,7 @@ def test_the_nano_table_puts_ours_before_the_lines() -> None:
 
 @NEEDS_DATA
 @pytest.mark.slow
+@pytest.mark.benchmark
 def test_the_bitfusion_table_leaves_shapes_out_whole() -> None:
     layers = tables.bitfusion(DATA)
     folds = table_bitfusion.shape_folds(layers, 0)
@@ -562,6 +565,7 @@ def test_the_bitfusion_table_leaves_shapes_out_whole() -> None:
 
 @NEEDS_DATA
 @pytest.mark.slow
+@pytest.mark.benchmark
 def test_the_nasbench_table_has_both_sizes_and_groups() -> None:
     rows = table_nasbench201.table(QUICK)
     assert {row["measured_cells"] for row in rows} == set(table_nasbench201.SIZES)
@@ -574,6 +578,7 @@ def test_the_nasbench_table_has_both_sizes_and_groups() -> None:
 
 @NEEDS_DATA
 @pytest.mark.slow
+@pytest.mark.benchmark
 def test_the_budget_table_breaks_less_with_the_bound_than_with_the_median() -> None:
     rows = table_budget.table(QUICK)
     assert {row["candidates"] for row in rows} == {"NAS-Bench-201", "MLPerf"}
