@@ -107,6 +107,7 @@ def test_nano_when_measured_twice_says_how_far_apart() -> None:
 
 @needs_data
 @pytest.mark.slow
+@pytest.mark.benchmark  # traces some six hundred networks of timm
 def test_desktop_when_read_then_networks_are_those_of_the_table() -> None:
     rows = fit_published.desktop(DATA)
     assert len(rows) > 500
