@@ -295,9 +295,12 @@ def test_a_closed_measurement_ends_the_runner(server: Server, files: dict[str, P
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from hwsearch.hardware.measure.ssh import SshPlace
+# A background job of a shell, as tests may be, hands on that SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 place = SshPlace(host="127.0.0.1", user=sys.argv[1], port=int(sys.argv[2]),
                  python=sys.executable, ssh_options=tuple(sys.argv[5:]))
 for event in place.run(eval(sys.argv[3]), {"a": Path(sys.argv[4])}):
