@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from hwsearch.cli.view import duration
+
 #: Plain output says where a phase is at most this often.
 _QUIET_S: Final = 15.0
 
@@ -127,9 +129,3 @@ def left_text(share: float, spent_s: float) -> str:
     if share < 0.02:
         return ""
     return f", about {duration(spent_s * (1 - share) / share)} left"
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

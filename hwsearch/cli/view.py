@@ -91,7 +91,7 @@ class PlainView:
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """One line for a trial."""
         of = "" if planned is None else f" ({record.trial + 1} of {planned})"
-        left = "" if left_s is None else f", {_duration(left_s)} left"
+        left = "" if left_s is None else f", {duration(left_s)} left"
         self._say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
 
     def note(self, text: str) -> None:
@@ -100,7 +100,7 @@ class PlainView:
 
     def _say(self, text: str) -> None:
         spent = time.monotonic() - self._started
-        sys.stderr.write(f"[{_duration(spent):>7}] {text}\n")
+        sys.stderr.write(f"[{duration(spent):>7}] {text}\n")
         sys.stderr.flush()
 
 
@@ -158,9 +158,9 @@ class LiveView:
     def _draw(self) -> None:
         grid = Table.grid(padding=(0, 2))
         of = "" if self._planned is None else f" of {self._planned}"
-        left = "" if self._left_s is None else f", about {_duration(self._left_s)} left"
+        left = "" if self._left_s is None else f", about {duration(self._left_s)} left"
         grid.add_row(
-            "trials", f"{self._done}{of}, {_duration(time.monotonic() - self._started)}{left}"
+            "trials", f"{self._done}{of}, {duration(time.monotonic() - self._started)}{left}"
         )
         states = ", ".join(
             f"{count} {state.replace('_', ' ')}" for state, count in sorted(self._states.items())
@@ -213,6 +213,7 @@ def _better(record: "Record", best: "Record | None") -> bool:
     return best is None or best.accuracy is None or record.accuracy > best.accuracy
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

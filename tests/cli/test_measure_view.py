@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from hwsearch.cli import measure_view
-from hwsearch.cli.measure_view import BarView, LineView, duration, left_text, make_measure_view
+from hwsearch.cli.measure_view import BarView, LineView, left_text, make_measure_view
+from hwsearch.cli.view import duration
 
 
 def test_time_left_follows_from_what_is_done() -> None:
