@@ -310,7 +310,7 @@ class TrialRow(StoredModel):
 
     trial: Count
     state: TrialState
-    candidate: str
+    candidate: str | None
     backbone: str | None
     input_px: int | None
     prune_stage1: Fraction | None

@@ -101,7 +101,7 @@ class Record:
         return TrialRow(
             trial=self.trial,
             state=self.state,
-            candidate="" if self.candidate is None else self.candidate.id,
+            candidate=None if self.candidate is None else self.candidate.id,
             backbone=self.knobs.backbone,
             input_px=self.knobs.input_px,
             prune_stage1=self.knobs.prune[0],

@@ -1,7 +1,9 @@
 import csv
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from safetensors.torch import load_file
@@ -10,7 +12,7 @@ from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, ma
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import INT8
 from hwsearch.nets.backbone import build
-from hwsearch.report.stored import ModelEntry, TrialRow, read_run_file
+from hwsearch.report.stored import ModelEntry, TrialRow, TrialState, read_run_file
 from hwsearch.study.admission import admission
 from hwsearch.study.output import add_wall_s, entry, write_model, write_run, write_trials
 from hwsearch.units import parse_budgets
@@ -37,6 +39,17 @@ def test_write_trials_when_read_again(tmp_path: Path) -> None:
     assert tuple(found[0]) == tuple(TrialRow.model_fields)
     knobs = [json.loads(str(row["knobs"])) for row in found]
     assert knobs == [record.knobs.to_choices() for record in records]
+
+
+@pytest.mark.parametrize("state", get_args(TrialState))
+def test_write_trials_when_the_report_reads_every_state(tmp_path: Path, state: TrialState) -> None:
+    whole = make_record(0, state)
+    # A backbone whose smallest network is over the budget has no candidate and no scores.
+    bare = dataclasses.replace(whole, trial=1, candidate=None, cost=None, scores=())
+    write_trials(tmp_path, [whole, bare])
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        cells = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+    assert [TrialRow.model_validate(row) for row in cells] == [whole.row(), bare.row()]
 
 
 def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_row_when_the_trial_was_stopped_has_no_validation_accuracy() -> None:
 
 def test_row_when_nothing_was_expanded() -> None:
     row = make_record(state="over_budget", candidate=None, cost=None, scores=()).row()
-    assert row.candidate == ""
+    assert row.candidate is None
     assert row.rung is row.mean_weight_bits is row.latency_ms is row.energy_mj is None
 
 
