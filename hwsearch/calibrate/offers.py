@@ -3,7 +3,9 @@
 The fit splits the time of whole networks over their kernels. For each kind and each pair of widths
 below fp32 it says how long the same kernels take in both; that ratio decides what the profile
 offers. int8 is not faster as such: a depthwise int8 kernel of ONNX Runtime on x86 was seen to take
-more than twice the time of the fp32 one.
+more than twice the time of the fp32 one. Where a runtime converts between widths in kernels of its
+own (``fuses_clips_only``), a slower kernel may still pay between others in its bits: there every
+width that was measured is offered at its speed, and the allocator of bits weighs the conversions.
 """
 
 import dataclasses
@@ -80,7 +82,9 @@ def offer(
     provenance: Provenance,
     only_changes: bool = False,
 ) -> HardwareProfile:
-    """The profile with rates of the measured ratios; bits that do not pay run as fp32.
+    """The profile with rates of the measured ratios.
+
+    Bits that do not pay run as fp32, unless the profile prices conversions between widths.
 
     Args:
         profile: without a fit; a kind or bits that were not measured keep their rates.
@@ -95,7 +99,8 @@ def offer(
         wide = rates[str(FP32)]["compute_efficiency"]
         offered = speed.bits in profile.legal_bits(speed.kind)
         # Where fp32 itself runs as something else there is nothing to compare with.
-        if wide is not None and not (only_changes and offered == speed.pays):
+        wanted = speed.pays or profile.kernels.fuses_clips_only
+        if wide is not None and not (only_changes and offered == wanted):
             rates[str(speed.bits)] = _rate(profile, speed, wide)
     content["kernels"]["provenance"] = {
         "source": "derived",
@@ -106,7 +111,7 @@ def offer(
 
 
 def _rate(profile: HardwareProfile, speed: Speed, wide_efficiency: float) -> dict[str, object]:
-    if not speed.pays:
+    if not speed.pays and not profile.kernels.fuses_clips_only:
         return {"runs_as": str(FP32), "slowdown": round(max(1.0, speed.time_ratio), 2)}
     peaks = profile.compute.by_bits
     share = peaks[FP32].peak_gmac_per_s / peaks[speed.bits].peak_gmac_per_s / speed.time_ratio
@@ -121,12 +126,12 @@ def _reference(profile: HardwareProfile, found: Sequence[Speed]) -> str:
         for bits in dict.fromkeys(speed.bits for speed in found)
     ]
     measured = "; ".join(lists) or "no bits beside fp32"
+    slower = "what is not faster is priced and not offered"
+    if profile.kernels.fuses_clips_only:
+        slower = "what is not faster may still spare conversions"
     # Of a profile that was fitted before, only what its rates came from then.
     before = profile.kernels.provenance.reference.rpartition(_OTHER_RATES)[2]
-    return (
-        f"Speed as measured, {measured}; what is not faster is priced and not offered. "
-        f"{_OTHER_RATES}{before}"
-    )
+    return f"Speed as measured, {measured}; {slower}. {_OTHER_RATES}{before}"
 
 
 def _counts(networks: Sequence[NetworkDesc]) -> Mapping[tuple[KernelKind, LayerBits], int]:

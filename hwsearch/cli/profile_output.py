@@ -115,8 +115,10 @@ def speed_lines(fitted: "Fitted") -> list[str]:
         of_bits = [speed for speed in fitted.speeds if speed.bits == bits]
         pays = ", ".join(str(speed) for speed in of_bits if speed.pays) or "nothing"
         slow = ", ".join(str(speed) for speed in of_bits if not speed.pays)
-        not_offered = f"; not offered: {slow}" if slow else ""
-        lines.append(f"{bits_name(bits)} over fp32: {pays}{not_offered}")
+        # Where conversions have a price, a slower kernel may still pay between others in its bits.
+        kept = fitted.profile.kernels.fuses_clips_only
+        what = "slower, offered all the same" if kept else "not offered"
+        lines.append(f"{bits_name(bits)} over fp32: {pays}" + (f"; {what}: {slow}" if slow else ""))
     return lines
 
 

@@ -70,7 +70,7 @@ def _head(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _bits(profile: HardwareProfile) -> Iterator[str]:
-    yield "bits that pay, by kind of kernel"
+    yield "bits that are offered, by kind of kernel"
     for kind in KernelKind:
         legal = ", ".join(short_bits(profile, kind)) or "none"
         other = _not_offered(profile, kind)

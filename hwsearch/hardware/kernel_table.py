@@ -25,7 +25,8 @@ class KernelTable:
         kind: number of the kernel kind (``KIND_NUMBERS``).
         window: the longer side of the kernel's window.
         stride: the longer one.
-        in_channels, out_channels: as in ``KernelDesc``, like all that follow.
+        curved: 1 where an activation other than a clip was fused, else 0.
+        in_channels, out_channels, groups: as in ``KernelDesc``, like all that follow.
     """
 
     networks: int
@@ -33,8 +34,10 @@ class KernelTable:
     kind: Ints
     window: Ints
     stride: Ints
+    curved: Ints
     in_channels: Floats
     out_channels: Floats
+    groups: Floats
     macs: Floats
     input_elements: Floats
     output_elements: Floats
@@ -76,8 +79,8 @@ class KernelTable:
 def kernel_table(networks: Sequence[NetworkDesc]) -> KernelTable:
     """The kernels of some networks, in their order."""
     rows = [(at, kernel) for at, network in enumerate(networks) for kernel in network.kernels]
-    whole = np.array([_whole(at, kernel) for at, kernel in rows], dtype=np.int64).reshape(-1, 6)
-    parts = np.array([_parts(kernel) for _, kernel in rows], dtype=np.float64).reshape(-1, 6)
+    whole = np.array([_whole(at, kernel) for at, kernel in rows], dtype=np.int64).reshape(-1, 7)
+    parts = np.array([_parts(kernel) for _, kernel in rows], dtype=np.float64).reshape(-1, 7)
     return KernelTable(
         networks=len(networks),
         network=whole[:, 0],
@@ -86,12 +89,14 @@ def kernel_table(networks: Sequence[NetworkDesc]) -> KernelTable:
         stride=whole[:, 3],
         weight_bits=whole[:, 4],
         activation_bits=whole[:, 5],
+        curved=whole[:, 6],
         in_channels=parts[:, 0],
         out_channels=parts[:, 1],
-        macs=parts[:, 2],
-        input_elements=parts[:, 3],
-        output_elements=parts[:, 4],
-        weight_elements=parts[:, 5],
+        groups=parts[:, 2],
+        macs=parts[:, 3],
+        input_elements=parts[:, 4],
+        output_elements=parts[:, 5],
+        weight_elements=parts[:, 6],
     )
 
 
@@ -103,6 +108,7 @@ def _whole(network: int, kernel: KernelDesc) -> tuple[int, ...]:
         max(kernel.stride),
         kernel.bits.weight_bits,
         kernel.bits.activation_bits,
+        kernel.curved,
     )
 
 
@@ -110,6 +116,7 @@ def _parts(kernel: KernelDesc) -> tuple[float, ...]:
     return (
         kernel.in_channels,
         kernel.out_channels,
+        kernel.groups,
         kernel.macs,
         kernel.input_elements,
         kernel.output_elements,

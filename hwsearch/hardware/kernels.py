@@ -52,6 +52,8 @@ class KernelDesc:
         output_elements: all activations written.
         weight_elements: weights and biases after folding.
         bits: what the layer is asked to run in; for kinds without weights what its input is in.
+        curved: an activation other than a clip (ReLU, ReLU6) was fused, which integers cannot
+            leave to saturation: hard-swish, SiLU, GELU.
         stage: 1 to 4, by resolution (see ``hwsearch.nets.trace``).
     """
 
@@ -69,6 +71,7 @@ class KernelDesc:
     output_elements: int
     weight_elements: int = 0
     bits: LayerBits = FP32
+    curved: bool = False
     stage: int = 1
 
     def __post_init__(self) -> None:

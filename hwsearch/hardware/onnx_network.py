@@ -47,6 +47,8 @@ _VIEWS: Final = frozenset(
         "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+#: Arithmetic that is no activation, and activations that the saturation of integers replaces.
+_STRAIGHT: Final = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Relu", "Clip"})
 _RESHAPES: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 _KNOWN: Final = frozenset(
     {*POINTWISE, *_PLAIN, *_VIEWS, "BatchNormalization", "Cast", "Conv", "Gemm", "MatMul", "Pad"}
@@ -100,6 +102,7 @@ class _Kernel:
     has_bias: bool = False
     has_residual: bool = False
     has_batch_norm: bool = False
+    curved: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -121,6 +124,7 @@ class _Kernel:
             output_elements=self.output_elements,
             weight_elements=self.weight_elements,
             bits=self.bits,
+            curved=self.curved,
             stage=stage,
         )
 
@@ -320,6 +324,7 @@ class _Fuser:
         source = self.values[host]
         kernel = self.kernels[source.kernel]
         others = [name for name in inputs if name != host]
+        kernel.curved |= node.op not in _STRAIGHT
         if others:
             kernel.has_residual = True
             kernel.input_elements += sum(math.prod(self.values[name].shape) for name in others)

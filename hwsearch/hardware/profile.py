@@ -112,6 +112,11 @@ class Kernels(FileModel):
         narrower_never_slower: the runtime takes a wider kernel where that is faster, so that a
             kernel whose rate is no lower in fewer bits never costs more in them, whatever a fit to
             few networks says of networks unlike them.
+        fuses_clips_only: the runtime takes no activation into the kernel before it but clips (ReLU,
+            ReLU6), and no conversion between integers and floats: the others are kernels of their
+            own, activations in floats.
+        blocks_within_groups: the runtime fills its blocks of channels within each group of a
+            grouped convolution, so that narrow groups leave most of a block empty.
         by_kind: for every kind, its rate by bits.
     """
 
@@ -121,6 +126,8 @@ class Kernels(FileModel):
     bandwidth_fraction: Fraction
     unhidden_fraction: Fraction
     narrower_never_slower: bool = False
+    fuses_clips_only: bool = False
+    blocks_within_groups: bool = False
     by_kind: Mapping[KernelKind, Annotated[Mapping[BitsText, KernelRate], Field(min_length=1)]]
 
     @field_validator("by_kind")

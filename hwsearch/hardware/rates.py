@@ -1,17 +1,21 @@
 """The rates of a profile, per kernel kind and bits, in units that need no conversion per kernel."""
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import TargetError
-from hwsearch.hardware.kernel_table import Floats
+from hwsearch.hardware.kernel_table import Floats, KernelTable
 from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.hardware.profile import HardwareProfile, bits_name
 
 #: Runtimes have stem kernels for pictures: up to four input channels are padded to four only.
 STEM_CHANNELS: Final = 4
+
+#: The width of activations between kernels that do not run in integers.
+_FLOAT_BYTES: Final = 4.0
 
 _DENSE_KINDS: Final = frozenset({KernelKind.CONV, KernelKind.LINEAR})
 _PADDED_KINDS: Final = _DENSE_KINDS | {KernelKind.DEPTHWISE, KernelKind.GROUPED}
@@ -80,14 +84,69 @@ def no_rate(profile: HardwareProfile, kind: KernelKind, bits: LayerBits, name: s
     )
 
 
-def padding(kernel: KernelDesc, block: int) -> float:
+class Separate(NamedTuple):
+    """Kernels of their own around some kernels, where the runtime does not fuse them.
+
+    Attributes:
+        kernels: how many, of shape (rows, 2): of conversions of the input, of the activation.
+        bytes: that they read and write, (rows, 2).
+    """
+
+    kernels: Floats
+    bytes: Floats
+
+
+def separate(profile: HardwareProfile, table: KernelTable, activation_bytes: Floats) -> Separate:
+    """What runs apart from its kernel on a profile with ``fuses_clips_only``; else nothing.
+
+    A kernel's input is converted where it arrives in other bits than the kernel reads, in floats
+    at the start of a network. What arrives is taken to be what the row before left, which is right
+    but for the second branch of a residual block. An activation that is no clip is computed in
+    floats and leaves floats: behind a kernel in integers it is dequantized first.
+
+    Args:
+        profile: of the target.
+        table: kernels in running order, network by network.
+        activation_bytes: per element, that each row is priced in, (rows,).
+    """
+    if not profile.kernels.fuses_clips_only or not len(table):
+        return Separate(np.zeros((len(table), 2)), np.zeros((len(table), 2)))
+    integer, curved = activation_bytes <= 1, table.curved > 0
+    leaves = np.where(curved & integer, _FLOAT_BYTES, activation_bytes)
+    arrives = np.roll(leaves, 1)
+    arrives[np.append(True, np.diff(table.network) != 0)] = _FLOAT_BYTES
+    converted = arrives != activation_bytes
+    dequantized = curved & integer
+    return Separate(
+        kernels=np.stack((converted, 1.0 * curved + dequantized), axis=1),
+        bytes=np.stack(
+            (
+                converted * table.input_elements * (arrives + activation_bytes),
+                table.output_elements
+                * (2 * leaves * curved + (activation_bytes + leaves) * dequantized),
+            ),
+            axis=1,
+        ),
+    )
+
+
+def padding(kernel: KernelDesc, block: int, *, by_group: bool = False) -> float:
     """Padded over real MACs, at least 1.
 
-    Grouped kernels are padded as a whole: their low efficiency already counts the small groups.
-    Products of activations are left alone, since their channels are not a layout of the runtime.
+    Grouped kernels are padded as a whole, since their low efficiency already counts the small
+    groups, or each group by itself. Products of activations are left alone, since their channels
+    are not a layout of the runtime.
+
+    Args:
+        kernel: of any kind.
+        block: channels that the runtime computes at a time.
+        by_group: as the profile's ``blocks_within_groups`` says.
     """
     if block == 1 or kernel.kind not in _PADDED_KINDS:
         return 1.0
+    if by_group and kernel.kind is KernelKind.GROUPED:
+        sides = (kernel.in_channels / kernel.groups, kernel.out_channels / kernel.groups)
+        return math.prod(math.ceil(side / block) * block / side for side in sides)
     factor = _padded(kernel.out_channels, block) / kernel.out_channels
     if kernel.kind in _DENSE_KINDS:
         inner = min(block, STEM_CHANNELS) if kernel.in_channels <= STEM_CHANNELS else block

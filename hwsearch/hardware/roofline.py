@@ -2,11 +2,13 @@
 
 Additive over fused kernels, in their order of execution::
 
-    latency = network_overhead + sum over kernels of slowdown * (floor + longer + u * shorter)
+    latency = network_overhead + sum over kernels of slowdown * total
+    total   = floor + longer + u * shorter + apart
     compute = padded_macs / (peak * compute_efficiency)
     memory  = bytes / (bandwidth * bandwidth_fraction), weights that do not fit on the chip
               over the slower link if the device has such a memory
     longer, shorter = max(compute, memory), min(compute, memory);   u = unhidden_fraction
+    apart   = floor and memory time of the kernels around it that the runtime does not fuse
     energy  = baseline_w * latency + pj_per_mac * macs + pj_per_byte * bytes
 
 A roofline (Williams et al. 2009, doi:10.1145/1498765.1498785) with a floor per kernel, without
@@ -23,11 +25,18 @@ import numpy as np
 
 from hwsearch.bits import LayerBits
 from hwsearch.hardware.cost import Bound, Cost, KernelCost, Prediction, check_confidence
-from hwsearch.hardware.kernel_table import Floats, KernelTable
+from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
 from hwsearch.hardware.kernels import KernelDesc, NetworkDesc
 from hwsearch.hardware.learned.terms import TERMS, classify
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import Rate, no_rate, padding, rate_table, weight_slowdown
+from hwsearch.hardware.rates import (
+    Rate,
+    no_rate,
+    padding,
+    rate_table,
+    separate,
+    weight_slowdown,
+)
 
 
 class _Times(NamedTuple):
@@ -99,6 +108,7 @@ class Roofline:
         memory = columns["input"] + columns["output"] + columns["weight"]
         longer, shorter = np.maximum(compute, memory), np.minimum(compute, memory)
         of_row = columns["floor"] + longer + self._unhidden * shorter
+        of_row += columns["conversion"] + columns["activation"]
         return self.profile.kernels.network_overhead_us / 1e3 + table.per_network(of_row)
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
@@ -136,17 +146,37 @@ class Roofline:
 
     def _priced(self, desc: NetworkDesc) -> Iterator[tuple[KernelDesc, Rate, _Times]]:
         streaming = self._weight_slowdown(desc)
-        for kernel in desc.kernels:
+        by_group = self.profile.kernels.blocks_within_groups
+        for kernel, (apart, apart_bytes) in zip(desc.kernels, self._separate(desc), strict=True):
             rate = self._rate(kernel)
+            padded = padding(kernel, rate.channel_block, by_group=by_group)
             traffic_bytes = _traffic_bytes(kernel, rate.priced_bits)
-            compute_us = kernel.macs * padding(kernel, rate.channel_block) * rate.us_per_mac
+            compute_us = kernel.macs * padded * rate.us_per_mac
             memory_us = traffic_bytes * self._us_per_byte
             if streaming != 1.0:
                 weight_us = _weight_bytes(kernel, rate.priced_bits) * self._us_per_byte
                 memory_us += (streaming - 1) * weight_us
             longer, shorter = max(compute_us, memory_us), min(compute_us, memory_us)
-            total_us = rate.slowdown * (self._floor_us + longer + self._unhidden * shorter)
-            yield kernel, rate, _Times(traffic_bytes, compute_us, memory_us, total_us)
+            apart_us = apart * self._floor_us + apart_bytes * self._us_per_byte
+            total_us = self._floor_us + longer + self._unhidden * shorter + apart_us
+            yield (
+                kernel,
+                rate,
+                _Times(
+                    bytes=traffic_bytes + apart_bytes,
+                    compute_us=compute_us,
+                    memory_us=memory_us + apart_us,
+                    total_us=rate.slowdown * total_us,
+                ),
+            )
+
+    def _separate(self, desc: NetworkDesc) -> Sequence[tuple[float, float]]:
+        """Of each kernel: how many others run apart from it, and the bytes of those."""
+        if not self.profile.kernels.fuses_clips_only:
+            return [(0.0, 0.0)] * len(desc.kernels)
+        widths = [self._rate(kernel).priced_bits.activation_bits / 8 for kernel in desc.kernels]
+        apart = separate(self.profile, kernel_table([desc]), np.array(widths))
+        return list(zip(apart.kernels.sum(1), apart.bytes.sum(1), strict=True))
 
     def _rate(self, kernel: KernelDesc) -> Rate:
         rate = self._rates.get((kernel.kind, kernel.bits))

@@ -64,6 +64,7 @@ class CandidatesTable:
             kind=fixed([KIND_NUMBERS[kernel.kind] for kernel in kernels]),
             window=fixed([max(kernel.kernel_size) for kernel in kernels]),
             stride=fixed([max(kernel.stride) for kernel in kernels]),
+            curved=fixed([int(kernel.curved) for kernel in kernels]),
             weight_bits=np.where(weighted, weight_bits[:, of_layer], activations).ravel(),
             activation_bits=activations.ravel(),
             **{name: column.ravel().astype(np.float64) for name, column in columns.items()},
@@ -127,6 +128,7 @@ def _filled(
     return {
         "in_channels": in_channels,
         "out_channels": out_channels,
+        "groups": np.broadcast_to(groups, out_channels.shape),
         "macs": np.where(weighted, pixels * out_channels * window, plain_macs),
         "input_elements": read * in_now // in_dense + residual * out_now // out_dense,
         "output_elements": written * out_now // out_dense,

@@ -48,6 +48,10 @@ _POINTWISE: Final = frozenset(
         "rsub", "square", "reciprocal", "erf", "log", "celu", "selu", "where",
     }
 )  # fmt: skip
+#: Arithmetic that is no activation, and activations that the saturation of integers replaces.
+_STRAIGHT: Final = frozenset(
+    {"add", "sub", "rsub", "mul", "div", "neg", "relu", "hardtanh", "clamp", "clamp_min"}
+)
 _PLAIN: Final = {
     **dict.fromkeys(_SOFTMAXES, KernelKind.SOFTMAX),
     **dict.fromkeys(_POOLINGS, KernelKind.POOLING),
@@ -65,6 +69,7 @@ class KernelTemplate:
         residual_elements: elements of a residual input that was fused (dense).
         has_bias: the folded kernel adds a bias.
         batch_norm: path of the batch normalization that was folded into it.
+        curved: an activation other than a clip was fused into it.
     """
 
     name: str
@@ -85,6 +90,7 @@ class KernelTemplate:
     extra_weight_elements: int = 0
     has_bias: bool = False
     batch_norm: str | None = None
+    curved: bool = False
     downsampling: int = 1
     stage: int = 1
 
@@ -178,6 +184,7 @@ def _filled(
         + kernel.residual_elements * out_now // out_dense,
         output_elements=kernel.output_elements * out_now // out_dense,
         weight_elements=weights,
+        curved=kernel.curved,
         stage=kernel.stage,
     )
 
@@ -307,6 +314,7 @@ class _Fuser:
         source = self.values[host]
         kernel = self.kernels[source.kernel]
         others = [at for at in operation.inputs if at != host]
+        kernel.curved |= operation.op not in _STRAIGHT
         if others:
             kernel.residual_elements += sum(math.prod(self.values[at].shape) for at in others)
         elif operation.parameters and operation.op == "add":

@@ -78,7 +78,7 @@ def allocate_bits(
         ValueError: a saving outside [0, 1], a layer without options or with the same bits twice,
             or a protected layer that is not in ``options``.
     """
-    _check(options, saving, protected)
+    check_options(options, saving, protected)
     chosen = [max(offered, key=lambda option: option.bits) for offered in options.values()]
     paths = [
         [widest] if layer in protected else _hull(widest, offered)
@@ -94,9 +94,10 @@ def allocate_bits(
     return {layer: option.bits for layer, option in zip(options, chosen, strict=True)}
 
 
-def _check(
+def check_options(
     options: Mapping[str, Sequence[BitOption]], saving: float, protected: Collection[str]
 ) -> None:
+    """Raise what ``allocate_bits`` says."""
     if not 0.0 <= saving <= 1.0:
         raise ValueError(f"saving {saving} is not a share from 0 to 1")
     unknown = sorted(set(protected) - set(options))

@@ -5,7 +5,7 @@ is never trained.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,12 @@ from hwsearch.hardware.runtime_family import family_of
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
-from hwsearch.space.bit_allocator import BitOption, allocate_bits
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import value_of
+from hwsearch.study.bit_costs import BitCosts
 from hwsearch.study.settings import RunSettings, derived_seed, full_steps
-from hwsearch.units import Quantity
 
 #: Passes over the data: a dense network from random weights, and full fine-tuning. On 4,250
 #: pictures of CIFAR-10, 3 passes left the dense networks at 40 %.
@@ -80,6 +79,7 @@ class Workbench:
         self.profile = profile
         self.data = data
         self.predictor = CostPredictor(profile, settings.confidence)
+        self.bit_costs = BitCosts(settings=settings, predictor=self.predictor)
         self.wall_s: dict[str, float] = {}
         self._on_phase, self._on_step = on_phase, on_step
         self._blueprints: dict[tuple[BackboneRef, int], Blueprint] = {}
@@ -120,8 +120,7 @@ class Workbench:
         groups = self._groups(blueprint, None)
         kept = allocate_channels(groups, (ratio,) * 4, 0.0)
         network = blueprint.describe(kept)
-        options = self._bit_options(network, None)
-        network = network.with_bits(allocate_bits(options, 1.0))
+        network = network.with_bits(self.bit_costs.allocate(network, 1.0))
         return self.predictor.predict(network), network
 
     def price(self, candidate: Candidate) -> Cost:
@@ -158,10 +157,13 @@ class Workbench:
         unfused = self._unfused(prepared, blueprint)
         sensitivity = self._sensitivity(prepared, blueprint)
         with self.timed("allocate"):
-            options = self._bit_options(network, sensitivity, unfused)
             edges = {network.weighted[0].name, blueprint.trace.classifier}
-            bits = allocate_bits(
-                options, knobs.saving, protected=edges if knobs.protect_edges else ()
+            bits = self.bit_costs.allocate(
+                network,
+                knobs.saving,
+                sensitivity=sensitivity,
+                unfused=unfused,
+                protected=edges if knobs.protect_edges else (),
             )
         return Candidate.build(
             backbone=knobs.backbone,
@@ -280,7 +282,7 @@ class Workbench:
         if px not in prepared.sensitivity:
             self._on_phase(f"sensitivity of {blueprint.ref.name} at {px} px, layer by layer")
             options = {
-                kernel.name: self._offered(kernel.kind)
+                kernel.name: self.bit_costs.offered(kernel.kind)
                 for kernel in blueprint.describe({}).weighted
             }
             with self.timed("sensitivity"):
@@ -310,77 +312,6 @@ class Workbench:
             prepared.unfused[px] = found if ours else frozenset()
         return prepared.unfused[px]
 
-    def _offered(self, kind: Any) -> tuple[LayerBits, ...]:  # noqa: ANN401
-        """Bits that the profile offers and the space admits; else the widest that it runs."""
-        legal = self.profile.legal_bits(kind)
-        admitted = tuple(bits for bits in legal if self.settings.space.admits(bits))
-        return admitted or legal[:1] or (FP32,)
-
-    def _bit_options(
-        self,
-        network: NetworkDesc,
-        sensitivity: Mapping[str, Mapping[LayerBits, float]] | None,
-        unfused: frozenset[str] = frozenset(),
-    ) -> dict[str, tuple[BitOption, ...]]:
-        """For every weighted layer, what each offered width costs and harms.
-
-        Costs are in shares, so that latency, energy and size add up: of the budget, or of what the
-        network takes at its widest bits where a quantity is brought down without a budget. Kernels
-        without weights count with the weighted kernel before them, whose activation bits they take.
-        """
-        offered = {
-            kernel.name: _without_int8(self._offered(kernel.kind), kernel.name in unfused)
-            for kernel in network.weighted
-        }
-        widths = sorted({bits for options in offered.values() for bits in options}, reverse=True)
-        whole = self._wholes(network, offered)
-        costs = {bits: self._layer_costs(network, offered, bits, whole) for bits in widths}
-        return {
-            name: tuple(
-                BitOption(
-                    bits=bits,
-                    cost=costs[bits][name],
-                    sensitivity=0.0 if sensitivity is None else sensitivity[name][bits],
-                )
-                for bits in options
-            )
-            for name, options in offered.items()
-        }
-
-    def _wholes(
-        self, network: NetworkDesc, offered: Mapping[str, tuple[LayerBits, ...]]
-    ) -> dict[Quantity, float]:
-        """What a cost is a share of, for each quantity that is brought down."""
-        widest = network.with_bits({name: max(options) for name, options in offered.items()})
-        cost = self.predictor.predict(widest)
-        limits = {budget.quantity: budget.limit for budget in self.settings.budgets}
-        return {
-            quantity: limits.get(quantity) or value_of(cost, quantity)
-            for quantity in self.settings.quantities
-        }
-
-    def _layer_costs(
-        self,
-        network: NetworkDesc,
-        offered: Mapping[str, tuple[LayerBits, ...]],
-        bits: LayerBits,
-        whole: Mapping[Quantity, float],
-    ) -> dict[str, float]:
-        uniform = {
-            name: bits if bits in options else options[0] for name, options in offered.items()
-        }
-        priced = network.with_bits(uniform)
-        layer, costs = network.weighted[0].name, dict.fromkeys(uniform, 0.0)
-        for kernel, cost in zip(priced.kernels, self.predictor.kernels(priced), strict=True):
-            layer = kernel.name if kernel.name in costs else layer
-            if "latency" in whole:
-                costs[layer] += cost.latency_ms / whole["latency"]
-            if "energy" in whole and cost.energy_mj is not None:
-                costs[layer] += cost.energy_mj / whole["energy"]
-            if "size" in whole:
-                costs[layer] += kernel.weight_bytes / whole["size"]
-        return costs
-
     def values(self, cost: Cost) -> tuple[float, ...]:
         """The costs that the search brings down, in the order of the objectives."""
         return tuple(value_of(cost, quantity) for quantity in self.settings.quantities)
@@ -396,14 +327,6 @@ class _Timer:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start
         self._wall_s[self._phase] = self._wall_s.get(self._phase, 0.0) + spent
-
-
-def _without_int8(options: tuple[LayerBits, ...], refused: bool) -> tuple[LayerBits, ...]:
-    """The options but for integers throughout, where those are refused and others are left."""
-    if not refused:
-        return options
-    kept = tuple(b for b in options if max(b.weight_bits, b.activation_bits) > 8)
-    return kept or options
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

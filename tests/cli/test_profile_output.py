@@ -117,5 +117,9 @@ def test_json_has_the_same_and_more(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_widths_of_which_nothing_pays_say_so() -> None:
     slow = Speed(kind=KernelKind.CONV, bits=INT8, time_ratio=1.5, kernels=9)
-    only = Fitted(profile=load_profile("host"), speeds=(slow,))
+    only = Fitted(profile=load_profile("raspberry-pi-4"), speeds=(slow,))
     assert speed_lines(only) == ["int8 over fp32: nothing; not offered: conv 0.67 x"]
+    kept = Fitted(profile=load_profile("host"), speeds=(slow,))
+    assert speed_lines(kept) == [
+        "int8 over fp32: nothing; slower, offered all the same: conv 0.67 x"
+    ]

@@ -81,13 +81,19 @@ def test_show_when_nothing_was_measured_says_so(hwsearch: Hwsearch) -> None:
     assert "within a factor of 1.8 (one sigma)" in ended.stdout
 
 
-def test_show_when_there_is_no_energy_or_bits_do_not_pay_says_so(hwsearch: Hwsearch) -> None:
+def test_show_when_there_is_no_energy_says_so(hwsearch: Hwsearch) -> None:
     ended = hwsearch("profile", "show", "host")
     assert "energy          none: there is no evidence" in ended.stdout
-    slowdown = load_profile("host").kernels.by_kind[KernelKind.DEPTHWISE][INT8].slowdown
-    assert slowdown > 2
-    line = f"depthwise       fp32; int8 is priced as fp32, {slowdown:g} times slower"
-    assert line in ended.stdout
+    # Slower alone, but between layers in int8 it spares conversions.
+    assert "depthwise       fp32, int8" in ended.stdout.splitlines()
+
+
+def test_show_when_bits_do_not_pay_says_so(hwsearch: Hwsearch) -> None:
+    ended = hwsearch("profile", "show", "jetson-nano")
+    slowdown = load_profile("jetson-nano").kernels.by_kind[KernelKind.DEPTHWISE][INT8].slowdown
+    assert slowdown > 1
+    line = f"depthwise       fp32, fp16; int8 is priced as fp16, {slowdown:g} times slower"
+    assert line in ended.stdout.splitlines()
 
 
 def test_show_when_weights_may_not_fit_says_what_happens(hwsearch: Hwsearch) -> None:

@@ -71,7 +71,11 @@ def _random_network(
 
 
 def plain_terms(target: HardwareProfile, kernel: KernelDesc) -> dict[str, float]:
-    """The six terms of one kernel in ms, from the rates of the profile without any array."""
+    """The terms of one kernel in ms, from the rates of the profile without any array.
+
+    The runtime fuses all it can: nothing is computed apart from the kernel.
+    """
+    assert not target.kernels.fuses_clips_only
     rate = target.kernels.by_kind[kernel.kind][kernel.bits]
     priced = rate.runs_as or kernel.bits
     efficiency = target.kernels.by_kind[kernel.kind][priced].compute_efficiency
@@ -87,6 +91,8 @@ def plain_terms(target: HardwareProfile, kernel: KernelDesc) -> dict[str, float]
         "input": kernel.input_elements * priced.activation_bits / 8 / gb_per_s / 1e6,
         "output": kernel.output_elements * priced.activation_bits / 8 / gb_per_s / 1e6,
         "weight": kernel.weight_elements * priced.weight_bits / 8 / gb_per_s / 1e6,
+        "conversion": 0.0,
+        "activation": 0.0,
     }
     return {term: rate.slowdown * value for term, value in plain_ms.items()}
 

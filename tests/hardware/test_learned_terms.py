@@ -19,6 +19,7 @@ from hwsearch.hardware.learned.terms import (
     ClassifiedRows,
     Effect,
     KernelClass,
+    Term,
     TermMatrix,
     classify,
     design,
@@ -33,6 +34,8 @@ from hwsearch.hardware.roofline import Roofline
 
 TARGET = profile()
 ALL_BITS = (FP32, FP16, INT8)
+#: Terms of the kernel itself. What runs apart from it does not know the window and the bits of it.
+OWN_TERMS = tuple(term for term in TERMS if term not in {"conversion", "activation"})
 WINDOWED = {KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.GROUPED}
 
 
@@ -97,7 +100,7 @@ def test_padded_macs_when_compared_with_padding_of_one_kernel(
 def test_bytes_when_bits_are_priced_as_others() -> None:
     linear = conv(kind=KernelKind.LINEAR, bits=INT8)
     (found,) = classified(net(linear)).bytes
-    assert found.tolist() == [2 * 4096, 2 * 2048, 2 * 18464], "int8 runs as fp16 here"
+    assert found.tolist() == [2 * 4096, 2 * 2048, 2 * 18464, 0, 0], "int8 runs as fp16 here"
     (as_conv,) = classified(net(conv(bits=INT8))).bytes
     assert as_conv.sum() == conv(bits=INT8).bytes
 
@@ -281,7 +284,7 @@ CLASSES = [
     for strided in ((False, True) if kind in WINDOWED else (False,))
     for bits in ALL_BITS
 ] + [of_class(stem=True)]
-COLUMNS = [overhead_effects(), *(effects_of(term, one) for one in CLASSES for term in TERMS)]
+COLUMNS = [overhead_effects(), *(effects_of(term, one) for one in CLASSES for term in OWN_TERMS)]
 
 
 def test_effects_when_one_name_has_one_spread() -> None:
@@ -306,14 +309,24 @@ def test_effects_when_from_the_general_to_the_particular() -> None:
     assert len(shared) == 1, "one effect for the speed of the whole device"
     for column in COLUMNS:
         assert {column[0].name} == shared
-    for term in TERMS:
+    for term in OWN_TERMS:
         names = [effect.name for effect in effects_of(term, of_class())]
         paths = [name for name in names if "/" in name and "@" not in name]
         assert len(paths) >= 3
         assert all(users[first] > users[second] for first, second in pairwise(paths))
 
 
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("term", ["conversion", "activation"])
+def test_effects_when_apart_from_the_kernel_are_of_the_kind(term: Term) -> None:
+    here = [effect.name for effect in effects_of(term, of_class())]
+    assert here == ["all", term, f"{term}/conv"]
+    for same in (of_class(bits=INT8), of_class(window=1), of_class(strided=True)):
+        assert effects_of(term, same) == effects_of(term, of_class())
+    other = [effect.name for effect in effects_of(term, of_class(kind=KernelKind.LINEAR))]
+    assert other == ["all", term, f"{term}/linear"]
+
+
+@pytest.mark.parametrize("term", OWN_TERMS)
 def test_effects_when_relatives_share_more_than_strangers(term: str) -> None:
     def shared(first: KernelClass, second: KernelClass) -> int:
         one, other = (effects_of(term, found) for found in (first, second))  # type: ignore[arg-type]

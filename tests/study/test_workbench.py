@@ -18,7 +18,7 @@ from study_fixtures import (
 )
 
 from hwsearch.accuracy.base_weights import base_network
-from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
 from hwsearch.study import workbench as workbench_module
@@ -221,7 +221,7 @@ def test_expand_when_narrow_bits_are_hardly_slower_saves_size_unless_latency_alo
 def test_options_when_a_quantity_has_no_budget_are_shares_of_the_widest_network() -> None:
     bench = make_bench(budget_texts=("1ms",))
     network = bench.describe(bench.baseline(make_knobs(), FP32))
-    options = bench._bit_options(network, None)
+    options = bench.bit_costs.options(network, None)
     cost = bench.price(bench.baseline(make_knobs(), FP32))
     inside = sum(kernel.latency_ms for kernel in bench.predictor.kernels(network))
     widest = sum(next(o.cost for o in choices if o.bits == FP32) for choices in options.values())
@@ -262,19 +262,3 @@ def test_int8_when_the_runtime_is_another_is_offered(monkeypatch: pytest.MonkeyP
     )
     bits = make_bench().expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
     assert INT8 in bits.values()
-
-
-@pytest.mark.parametrize(
-    ("options", "refused", "left"),
-    [
-        ((FP32, INT8), False, (FP32, INT8)),
-        ((FP32, INT8), True, (FP32,)),
-        ((FP32, LayerBits(8, 16), INT8, LayerBits(4, 4)), True, (FP32, LayerBits(8, 16))),
-        # A space that admits nothing else gets what it asks for.
-        ((INT8,), True, (INT8,)),
-    ],
-)
-def test_options_when_integers_are_refused(
-    options: tuple[LayerBits, ...], refused: bool, left: tuple[LayerBits, ...]
-) -> None:
-    assert workbench_module._without_int8(options, refused) == left

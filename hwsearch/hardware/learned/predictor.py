@@ -21,7 +21,9 @@ from hwsearch.hardware.roofline import bound_of
 
 _FLOOR: Final = [TERMS.index("floor")]
 _COMPUTE: Final = [TERMS.index("compute"), TERMS.index("waste")]
-_MEMORY: Final = [TERMS.index("input"), TERMS.index("output"), TERMS.index("weight")]
+_MEMORY: Final = [
+    TERMS.index(term) for term in ("input", "output", "weight", "conversion", "activation")
+]
 
 
 class LearnedPredictor:

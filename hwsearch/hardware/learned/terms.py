@@ -1,12 +1,13 @@
 """What a prediction adds up: the terms of a network on a target, before any factor is learned.
 
-For every class of kernels (kind, variant, window, stride, bits) there are up to six terms, summed
+For every class of kernels (kind, variant, window, stride, bits) there are up to eight terms, summed
 over the kernels of that class. With the rates of the profile, in ms::
 
     floor    number of kernels x floor_us
     compute  macs / reached rate
     waste    (padded macs - macs) / reached rate
     input, output, weight    bytes / reached bandwidth
+    conversion, activation   kernels apart from it x floor_us + their bytes / reached bandwidth
 
 and one term for the network as a whole, ``overhead``. A term's factor is the exponential of a sum
 of effects, from the general to the particular: "compute", "compute/conv", "compute/conv.spatial",
@@ -17,7 +18,7 @@ learned of one class helps with its relatives, and a class that was never measur
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -25,10 +26,17 @@ from hwsearch.bits import LayerBits
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, Floats, Ints, KernelTable
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import STEM_CHANNELS, Rate, no_rate, rate_table, weight_slowdown
+from hwsearch.hardware.rates import (
+    STEM_CHANNELS,
+    Rate,
+    no_rate,
+    rate_table,
+    separate,
+    weight_slowdown,
+)
 
-Term = Literal["floor", "compute", "waste", "input", "output", "weight"]
-TERMS: Final[tuple[Term, ...]] = ("floor", "compute", "waste", "input", "output", "weight")
+Term = Literal["floor", "compute", "waste", "input", "output", "weight", "conversion", "activation"]
+TERMS: Final[tuple[Term, ...]] = get_args(Term)
 OVERHEAD: Final = "overhead"
 
 _KINDS: Final = tuple(KernelKind)
@@ -128,7 +136,8 @@ class ClassifiedRows:
         of_row: position in ``classes``, of shape (rows,).
         values: of shape (rows, terms), in ms, in the order of ``TERMS``.
         padded_macs: with the channels that the runtime adds, (rows,).
-        bytes: read, written and of the weights, in the bits that a row is priced in, (rows, 3).
+        bytes: read, written, of the weights, and of the kernels apart for conversions and for
+            activations, in the bits that a row is priced in, (rows, 5).
         wider: for each class the same in more bits, where those never cost less.
     """
 
@@ -169,10 +178,12 @@ def classify(
     classes = tuple(dict.fromkeys(priced))
     of_row = np.array([classes.index(one) for one in priced], dtype=np.int64)[asked_of_row]
     chosen = [rates[one.kind, one.bits] for one in classes]
-    padded_macs = table.macs * _padding(table, classes, chosen, of_row)
-    widths = np.array([_bytes_per_element(rate) for rate in chosen])[of_row]
+    by_group = profile.kernels.blocks_within_groups
+    padded_macs = table.macs * _padding(table, classes, chosen, of_row, by_group=by_group)
+    widths = np.array([_bytes_per_element(rate) for rate in chosen]).reshape(-1, 3)[of_row]
     elements = (table.input_elements, table.output_elements, table.weight_elements)
-    traffic = np.stack(elements, axis=1) * widths
+    apart = separate(profile, table, widths[:, 0])
+    traffic = np.column_stack((np.stack(elements, axis=1) * widths, apart.bytes))
     us_per_mac = np.array([rate.us_per_mac for rate in chosen])[of_row]
     reached_gb_per_s = profile.memory.bandwidth_gb_per_s * profile.kernels.bandwidth_fraction
     values_us = np.column_stack(
@@ -183,6 +194,7 @@ def classify(
             traffic * 1e-3 / reached_gb_per_s,
         )
     )
+    values_us[:, -apart.kernels.shape[1] :] += apart.kernels * profile.kernels.floor_us
     streaming = np.asarray(weight_slowdown(profile, table.per_network(traffic[:, _WEIGHT_BYTES])))
     if streaming.ndim:
         values_us[:, TERMS.index("weight")] *= streaming[table.network]
@@ -290,6 +302,8 @@ def effects_of(term: Term, kernel_class: KernelClass) -> tuple[Effect, ...]:
     compute of one kind by a factor of about two, memory and bits by less.
     """
     kind, variant = kernel_class.kind.value, kernel_class.variant
+    if term in {"conversion", "activation"}:
+        return (_ALL, Effect(term, _GENERAL[term]), Effect(f"{term}/{kind}", 0.3))
     found = [_ALL]
     if term in {"input", "output", "weight"}:
         found += [Effect("memory", 0.4), Effect(term, 0.4), Effect(f"{term}/{kind}", 0.4)]
@@ -313,7 +327,9 @@ def effects_of(term: Term, kernel_class: KernelClass) -> tuple[Effect, ...]:
 
 
 _ALL: Final = Effect("all", 0.3)
-_GENERAL: Final[dict[Term, float]] = {"floor": 0.6, "compute": 0.5, "waste": 0.8}
+_GENERAL: Final[dict[Term, float]] = {
+    "floor": 0.6, "compute": 0.5, "waste": 0.8, "conversion": 0.6, "activation": 0.6,
+}  # fmt: skip
 
 
 def distinct(columns: Sequence[tuple[Effect, ...]]) -> tuple[Effect, ...]:
@@ -369,7 +385,12 @@ def _bytes_per_element(rate: Rate) -> tuple[float, float, float]:
 
 
 def _padding(
-    table: KernelTable, classes: Sequence[KernelClass], rates: Sequence[Rate], of_row: Ints
+    table: KernelTable,
+    classes: Sequence[KernelClass],
+    rates: Sequence[Rate],
+    of_row: Ints,
+    *,
+    by_group: bool,
 ) -> Floats:
     """Padded over real MACs, at least 1, as ``rates.padding`` does for one kernel."""
     block = np.array([rate.channel_block for rate in rates], dtype=np.float64)[of_row]
@@ -381,4 +402,10 @@ def _padding(
     )
     inner = np.ceil(table.in_channels / inner_block) * inner_block / table.in_channels
     factor: Floats = np.where(padded, outer, 1.0) * np.where(dense, inner, 1.0)
+    if by_group:
+        grouped = np.array([one.kind is KernelKind.GROUPED for one in classes])[of_row]
+        inputs = table.in_channels / table.groups
+        outputs = table.out_channels / table.groups
+        whole = np.ceil(inputs / block) * np.ceil(outputs / block) * block**2
+        factor = np.where(grouped, whole / (inputs * outputs), factor)
     return factor
