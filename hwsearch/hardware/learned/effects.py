@@ -105,16 +105,19 @@ def learn(
     scale = _chosen_scale(problem, seed) if prior_scale is None else prior_scale
     problem = problem.scaled(scale)
     best, noise = problem.fit(prior_mean, 2 * _PRIOR_NOISE, rounds=4)
-    draws: list[Floats] = [best]
     rng = np.random.default_rng(seed)
-    for number in range(samples):
-        drawn = np.array([prior_draw(effect, number) for effect in known])
-        moved = noise * rng.standard_normal(len(measured))
-        if len(measured) >= _MANY:
-            draws.append(best + problem.linear_step(best, moved, scale * drawn, noise))
-        else:
-            target = problem.target + moved
-            draws.append(problem.solve(best, target, prior_mean + scale * drawn, noise))
+    prior_draws = np.array(
+        [[prior_draw(effect, number) for effect in known] for number in range(samples)]
+    ).reshape(samples, len(known))
+    moved = noise * rng.standard_normal((samples, len(measured)))
+    shifted = scale * prior_draws
+    draws: list[Floats] = [best]
+    if len(measured) >= _MANY:
+        draws += list(best + problem.linear_steps(best, moved, shifted, noise))
+    else:
+        for at in range(samples):
+            target, prior = problem.target + moved[at], prior_mean + shifted[at]
+            draws.append(problem.solve(best, target, prior, noise))
     values = np.stack(draws, axis=1)
     effects = {
         name: tuple(float(value) for value in row) for name, row in zip(names, values, strict=True)
@@ -240,7 +243,7 @@ class _Problem:
             scale = np.sqrt(self._weights(residual, noise)) / noise
             jacobian = (parts @ self.design) * scale[:, None]
             gradient = jacobian.T @ (scale * residual) + (effects - prior) / self.prior_sigma**2
-            curvature = _Curvature(jacobian, 1 / self.prior_sigma**2)
+            curvature = Curvature(jacobian, 1 / self.prior_sigma**2)
             while True:
                 step = np.clip(curvature.solve(-gradient, damping), -_LARGEST_STEP, _LARGEST_STEP)
                 tried, tried_parts = self._forward(effects + step)
@@ -257,13 +260,23 @@ class _Problem:
                 break
         return effects
 
-    def linear_step(self, effects: Floats, moved: Floats, drawn: Floats, noise: float) -> Floats:
-        """How far a solution moves with its measurements and the prior's mean, to first order."""
+    def linear_steps(self, effects: Floats, moved: Floats, drawn: Floats, noise: float) -> Floats:
+        """How far solutions move with their measurements and priors' means, to first order.
+
+        Args:
+            effects: a solution, (e,).
+            moved: by how much the logarithms of the measurements do, (samples, n).
+            drawn: by how much the means of the prior do, (samples, e).
+            noise: as in ``solve``.
+
+        Returns:
+            Of shape (samples, e).
+        """
         predicted, parts = self._forward(effects)
         scale = np.sqrt(self._weights(predicted - self.target, noise)) / noise
         jacobian = (parts @ self.design) * scale[:, None]
-        pull = jacobian.T @ (scale * moved) + drawn / self.prior_sigma**2
-        return _Curvature(jacobian, 1 / self.prior_sigma**2).solve(pull)
+        pull = (moved * scale) @ jacobian + drawn / self.prior_sigma**2
+        return Curvature(jacobian, 1 / self.prior_sigma**2).solve(pull.T).T
 
     def noise(self, effects: Floats, noise: float) -> float:
         """Standard deviation of the residuals, each as if it had been left out of the fit."""
@@ -271,7 +284,7 @@ class _Problem:
         residual = predicted - self.target
         scale = np.sqrt(self._weights(residual, noise)) / noise
         jacobian = (parts @ self.design) * scale[:, None]
-        curvature = _Curvature(jacobian, 1 / self.prior_sigma**2)
+        curvature = Curvature(jacobian, 1 / self.prior_sigma**2)
         leverage = np.minimum(curvature.leverage(), 0.95)
         # In between the plain and the left-out residual: its square is unbiased (HC2).
         squares = np.minimum(residual**2 / (1 - leverage), (_HUBER * noise) ** 2)
@@ -295,7 +308,7 @@ class _Problem:
         return weights
 
 
-class _Curvature:
+class Curvature:
     """``J' J + diag(p)``, the curvature of the objective, for weighted Jacobians J of (n, e).
 
     With fewer networks than effects, which is usual, systems of n equations are solved in place of
@@ -315,14 +328,14 @@ class _Curvature:
         )
 
     def solve(self, right: Floats, damping: float = 0.0) -> Floats:
-        """The step x with ``(C + damping diag(C)) x = right``; both of shape (e,)."""
+        """The step x with ``(C + damping diag(C)) x = right``; both of shape (e,) or (e, k)."""
         found: Floats
         if self._is_wide:
             diagonal = self._precision + damping * (self._product + self._precision)
             scaled = self._jacobian / diagonal
             inner = scaled @ self._jacobian.T
             inner.flat[:: len(inner) + 1] += 1.0
-            found = right / diagonal - np.linalg.solve(inner, scaled @ right) @ scaled
+            found = (right.T / diagonal - np.linalg.solve(inner, scaled @ right).T @ scaled).T
             return found
         whole = self._product + np.diag(self._precision)
         whole.flat[:: len(whole) + 1] *= 1 + damping
