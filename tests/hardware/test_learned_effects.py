@@ -143,24 +143,30 @@ def test_best_effects_when_measured_as_the_prior_says_then_zero() -> None:
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 def test_steps_when_compared_with_the_system_written_out(networks: int, damping: float) -> None:
     rng = np.random.default_rng(networks)
-    jacobian, precision = rng.normal(size=(networks, 9)), rng.uniform(0.1, 9, 9)
+    parts, matrix = rng.normal(size=(networks, 5)), rng.integers(0, 2, (5, 9)).astype(float)
+    jacobian, precision = parts @ matrix, rng.uniform(0.1, 9, 9)
     whole = jacobian.T @ jacobian + np.diag(precision)
     right = rng.normal(size=9)
     expected = np.linalg.solve(whole + damping * np.diag(np.diag(whole)), right)
-    curvature = Curvature(jacobian, precision)
+    curvature = Curvature(parts, matrix, precision)
     assert curvature.solve(right, damping) == pytest.approx(expected, rel=1e-9)
     both = curvature.solve(np.stack((right, 2 * right), axis=1), damping)
     assert both == pytest.approx(np.stack((expected, 2 * expected), axis=1), rel=1e-9)
     pulls = np.diag(jacobian @ np.linalg.inv(whole) @ jacobian.T)
     assert curvature.leverage() == pytest.approx(pulls, rel=1e-9)
+    residual = rng.normal(size=networks)
+    assert curvature.pull(residual) == pytest.approx(jacobian.T @ residual)
 
 
 def test_steps_when_the_prior_is_wide_and_the_noise_small_then_exact_enough() -> None:
     # Ten networks known to a tenth of a percent, two hundred effects known to e^2.
     rng = np.random.default_rng(0)
-    jacobian, precision = 1e3 * rng.uniform(size=(10, 200)), np.full(200, 0.25)
+    # Shares of a network add up to one, and an effect is in a factor or not.
+    parts = 1e3 * rng.dirichlet(np.ones(80), size=10)
+    matrix = rng.integers(0, 2, (80, 200)).astype(float)
+    jacobian, precision = parts @ matrix, np.full(200, 0.25)
     right = jacobian.T @ rng.normal(size=10)
-    step = Curvature(jacobian, precision).solve(right)
+    step = Curvature(parts, matrix, precision).solve(right)
     left_over = jacobian.T @ (jacobian @ step) + precision * step - right
     assert np.abs(left_over).max() < 1e-6 * np.abs(right).max()
 
