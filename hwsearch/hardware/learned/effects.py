@@ -351,7 +351,7 @@ class Curvature:
             return found
         damped = self._whole.copy()
         damped.flat[:: len(damped) + 1] *= 1 + damping
-        found = np.linalg.solve(damped, right)
+        found = np.linalg.solve(damped, right).astype(np.float64)
         return found
 
     def leverage(self) -> Floats:
