@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from peers import Method, Ours, held_out, peers
+from peers import Method, Ours, held_out_each, peers
 from scores import Scores, score, spread_columns
 from table_output import Options, Row, options, show
 from tables import bitfusion
@@ -38,22 +38,24 @@ def table(given: Options) -> list[Row]:
     layers = bitfusion(given.data)
     if given.quick:
         layers = layers[:: max(1, len(layers) // _QUICK_LAYERS)]
-    rows: list[Row] = []
-    for quantity in QUANTITIES:
-        found: dict[str, list[Scores]] = {}
-        for seed in range(given.seeds):
-            folds = shape_folds(layers, seed)
-            for method in _methods(seed):
-                scored = score(*held_out(layers, folds, method, quantity))
-                found.setdefault(method.name, []).append(scored)
-        for name, scores in found.items():
-            conditions: Row = {
-                "quantity": quantity,
-                "split": "5-fold by shape",
-                "held_out": len(layers),
-            }
-            rows.append({**conditions, "method": name, **spread_columns(scores)})
-    return rows
+    found: dict[tuple[Quantity, str], list[Scores]] = {}
+    for seed in range(given.seeds):
+        folds = shape_folds(layers, seed)
+        for method in _methods(seed):
+            each = held_out_each(layers, folds, method, QUANTITIES)
+            for quantity, (truth, forecast) in each.items():
+                found.setdefault((quantity, method.name), []).append(score(truth, forecast))
+    ordered = sorted(found.items(), key=lambda item: QUANTITIES.index(item[0][0]))
+    return [
+        {
+            "quantity": quantity,
+            "split": "5-fold by shape",
+            "held_out": len(layers),
+            "method": name,
+            **spread_columns(scores),
+        }
+        for (quantity, name), scores in ordered
+    ]
 
 
 def shape_folds(layers: Sequence[Measurement], seed: int) -> Ints:

@@ -12,7 +12,7 @@ predict for the other board moved by a line in the logarithm. Scores spread over
 seeds).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,8 @@ from peers import (
     OperatorSum,
     Ours,
     Transferred,
-    held_out,
+    fitted_each,
+    held_out_each,
     peers,
 )
 from scores import Scores, score, spread_columns
@@ -35,6 +36,7 @@ from tables import Row as MobilenetRow
 
 from hwsearch.hardware.kernel_table import Ints
 from hwsearch.hardware.learned.fit import Quantity
+from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile
 
@@ -42,6 +44,8 @@ QUANTITIES: Final[tuple[Quantity, ...]] = ("latency", "energy")
 FEW: Final = 10
 _LEAST_ROWS: Final = 60
 _QUICK_SETUPS: Final = 2
+_NEW_BOARD: Final = f"new board, {FEW} rows"
+_STARTED: Final = "ours, started from it"
 
 #: Profile of a device, runtime and backend: what says the rates before anything was measured. The
 #: Firefly has none of its own; its cores are those of the Khadas at another clock.
@@ -78,15 +82,20 @@ class Board:
         """Runtime and backend."""
         return self.setup[1:3]
 
-    def with_quantity(self, quantity: Quantity) -> tuple[MobilenetRow, ...]:
-        """The rows in which the quantity was measured."""
-        return tuple(
-            row
-            for row in self.rows
-            if quantity == "latency" or row.measurement.energy_mj is not None
-        )
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Of every row."""
+        return tuple(row.measurement for row in self.rows)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Those measured on every row."""
+        with_energy = all(one.energy_mj is not None for one in self.measurements)
+        return QUANTITIES if with_energy else QUANTITIES[:1]
 
 
+#: Scores by quantity, split and method.
+_Found = dict[tuple[Quantity, str, str], list[Scores]]
 _Folds = Callable[[Sequence[MobilenetRow]], Ints]
 
 
@@ -107,7 +116,7 @@ def boards(given: Options) -> list[Board]:
         name = _GPU_PROFILE if setup[2] == "opencl" else name
         board = Board(setup=setup, rows=tuple(rows), profile=load_profile(name))
         before = newest.get(setup[:3])
-        if before is None or board.with_quantity("energy") or not before.with_quantity("energy"):
+        if before is None or len(board.quantities) >= len(before.quantities):
             newest[setup[:3]] = board
     found = [newest[setup] for setup in sorted(newest)]
     return found[:_QUICK_SETUPS] if given.quick else found
@@ -115,20 +124,12 @@ def boards(given: Options) -> list[Board]:
 
 def within_boards(chosen: Sequence[Board]) -> list[Row]:
     """Scores of the splits inside each board, spread over boards."""
-    rows: list[Row] = []
-    for quantity in QUANTITIES:
-        for split, folds_of in _SPLITS.items():
-            found: dict[str, list[Scores]] = {}
-            for board in chosen:
-                known = board.with_quantity(quantity)
-                if len(known) < _LEAST_ROWS:
-                    continue
-                measurements, folds = [row.measurement for row in known], folds_of(known)
-                for method in (*peers(0), Ours(profile=board.profile)):
-                    scored = score(*held_out(measurements, folds, method, quantity))
-                    found.setdefault(method.name, []).append(scored)
-            rows += _rows(quantity, split, found)
-    return rows
+    found: _Found = {}
+    for split, folds_of in _SPLITS.items():
+        for board in chosen:
+            for method in (*peers(0), Ours(profile=board.profile)):
+                _add(found, split, board, folds_of(board.rows), method, board.quantities)
+    return _rows(found)
 
 
 def new_boards(chosen: Sequence[Board], seeds: int) -> list[Row]:
@@ -136,24 +137,33 @@ def new_boards(chosen: Sequence[Board], seeds: int) -> list[Row]:
 
     Each seed draws its ten rows and takes another of the other boards to start from.
     """
-    rows: list[Row] = []
-    for quantity in QUANTITIES:
-        known = [board for board in chosen if len(board.with_quantity(quantity)) >= _LEAST_ROWS]
-        relatives = {board.setup: _Relative.of(board, quantity) for board in known}
-        found: dict[str, list[Scores]] = {}
-        for board in known:
-            others = [relatives[other.setup] for other in nearest_first(board, known)]
-            measurements = [row.measurement for row in board.with_quantity(quantity)]
-            for seed in range(seeds):
-                folds = few_folds(len(measurements), seed)
-                methods: list[Method] = [*peers(seed), Ours(profile=board.profile, seed=seed)]
-                if others:
-                    methods += others[seed % len(others)].methods(board.profile, seed)
-                for method in methods:
-                    scored = score(*held_out(measurements, folds, method, quantity))
-                    found.setdefault(method.name, []).append(scored)
-        rows += _rows(quantity, f"new board, {FEW} rows", found)
-    return rows
+    found: _Found = {}
+    relatives = {board.setup: _Relative.of(board) for board in chosen}
+    for board in chosen:
+        for seed in range(seeds):
+            folds = few_folds(len(board.rows), seed)
+            for method in (*peers(seed), Ours(profile=board.profile, seed=seed)):
+                _add(found, _NEW_BOARD, board, folds, method, board.quantities)
+            for other, quantities in _others(board, chosen, seed).items():
+                relative = relatives[other]
+                for quantity in quantities:
+                    for moved in relative.moved(quantity):
+                        _add(found, _NEW_BOARD, board, folds, moved, [quantity])
+                started = Ours(
+                    profile=board.profile, start=relative.start, seed=seed, name=_STARTED
+                )
+                _add(found, _NEW_BOARD, board, folds, started, quantities)
+    return _rows(found)
+
+
+def _others(board: Board, chosen: Sequence[Board], seed: int) -> dict[Setup, list[Quantity]]:
+    """The boards to start from with this seed, and for which quantities each."""
+    found: dict[Setup, list[Quantity]] = {}
+    for quantity in board.quantities:
+        others = nearest_first(board, [one for one in chosen if quantity in one.quantities])
+        if others:
+            found.setdefault(others[seed % len(others)].setup, []).append(quantity)
+    return found
 
 
 def nearest_first(board: Board, known: Sequence[Board]) -> list[Board]:
@@ -173,27 +183,50 @@ def few_folds(count: int, seed: int) -> Ints:
 class _Relative:
     """What was fitted to all rows of another board."""
 
-    ours: FittedProfile
-    boosting: Fitted
-    operators: Fitted
+    ours: Mapping[Quantity, Fitted]
+    boosting: Mapping[Quantity, Fitted]
+    operators: Mapping[Quantity, Fitted]
 
     @classmethod
-    def of(cls, board: Board, quantity: Quantity) -> "_Relative":
-        rows = [row.measurement for row in board.with_quantity(quantity)]
+    def of(cls, board: Board) -> "_Relative":
+        rows, quantities = board.measurements, board.quantities
         return cls(
-            ours=Ours(profile=board.profile).fit(rows, quantity),
-            boosting=Boosting(seed=0).fit(rows, quantity),
-            operators=OperatorSum().fit(rows, quantity),
+            ours=fitted_each(Ours(profile=board.profile), rows, quantities),
+            boosting=fitted_each(Boosting(seed=0), rows, quantities),
+            operators=fitted_each(OperatorSum(), rows, quantities),
         )
 
-    def methods(self, profile: HardwareProfile, seed: int) -> list[Method]:
-        """Those that start from this board."""
+    @property
+    def start(self) -> HardwareProfile:
+        """The fitted profile of the board."""
+        fitted = self.ours["latency"]
+        assert isinstance(fitted, FittedProfile)
+        return fitted.profile
+
+    def moved(self, quantity: Quantity) -> list[Method]:
+        """What was fitted there, moved by a line in the logarithm."""
+        sources = {
+            "gradient boosting": self.boosting, "per-operator sum": self.operators,
+            "ours": self.ours,
+        }  # fmt: skip
         return [
-            Transferred(source=self.boosting, name="gradient boosting of another board, moved"),
-            Transferred(source=self.operators, name="per-operator sum of another board, moved"),
-            Transferred(source=self.ours, name="ours of another board, moved"),
-            Ours(profile=profile, start=self.ours.profile, seed=seed, name="ours, started from it"),
+            Transferred(source=source[quantity], name=f"{name} of another board, moved")
+            for name, source in sources.items()
         ]
+
+
+def _add(
+    found: _Found,
+    split: str,
+    board: Board,
+    folds: Ints,
+    method: Method,
+    quantities: Sequence[Quantity],
+) -> None:
+    """Add the scores of a method under a split of a board."""
+    each = held_out_each(board.measurements, folds, method, quantities)
+    for quantity, (truth, forecast) in each.items():
+        found.setdefault((quantity, split, method.name), []).append(score(truth, forecast))
 
 
 def _by_value(value: Callable[[MobilenetRow], float]) -> _Folds:
@@ -216,7 +249,9 @@ _SPLITS: Final[dict[str, _Folds]] = {
 }
 
 
-def _rows(quantity: Quantity, split: str, found: dict[str, list[Scores]]) -> list[Row]:
+def _rows(found: _Found) -> list[Row]:
+    """The rows of latency, then those of energy; otherwise as they were found."""
+    ordered = sorted(found.items(), key=lambda item: QUANTITIES.index(item[0][0]))
     return [
         {
             "quantity": quantity,
@@ -225,7 +260,7 @@ def _rows(quantity: Quantity, split: str, found: dict[str, list[Scores]]) -> lis
             "method": name,
             **spread_columns(scores),
         }
-        for name, scores in found.items()
+        for (quantity, split, name), scores in ordered
     ]
 
 

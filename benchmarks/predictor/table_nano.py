@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from peers import Method, Ours, held_out, peers
+from peers import Method, Ours, held_out_each, peers
 from scores import Scores, score, spread_columns
 from table_output import Options, Row, options, show
 from tables import nano
@@ -43,20 +43,26 @@ def table(given: Options) -> list[Row]:
     if given.quick:
         chosen = np.random.default_rng(0).choice(len(networks), _QUICK_NETWORKS, replace=False)
         networks = [networks[at] for at in chosen]
-    rows: list[Row] = []
-    for quantity in QUANTITIES:
-        for split in ("5-fold by network", *_SPLITS):
-            found: dict[str, list[Scores]] = {}
-            for seed in range(given.seeds):
-                folds = _folds(networks, split, seed)
-                for method in _methods(seed):
-                    scored = score(*held_out(networks, folds, method, quantity))
-                    found.setdefault(method.name, []).append(scored)
-            out = int((_folds(networks, split, 0) >= 0).sum())
-            for name, scores in found.items():
-                conditions: Row = {"quantity": quantity, "split": split, "held_out": out}
-                rows.append({**conditions, "method": name, **spread_columns(scores)})
-    return rows
+    found: dict[tuple[Quantity, str, str], list[Scores]] = {}
+    for split in ("5-fold by network", *_SPLITS):
+        for seed in range(given.seeds):
+            folds = _folds(networks, split, seed)
+            for method in _methods(seed):
+                each = held_out_each(networks, folds, method, QUANTITIES)
+                for quantity, (truth, forecast) in each.items():
+                    scored = score(truth, forecast)
+                    found.setdefault((quantity, split, method.name), []).append(scored)
+    ordered = sorted(found.items(), key=lambda item: QUANTITIES.index(item[0][0]))
+    return [
+        {
+            "quantity": quantity,
+            "split": split,
+            "held_out": int((_folds(networks, split, 0) >= 0).sum()),
+            "method": name,
+            **spread_columns(scores),
+        }
+        for (quantity, split, name), scores in ordered
+    ]
 
 
 def _folds(rows: Sequence[Measurement], split: str, seed: int) -> Ints:

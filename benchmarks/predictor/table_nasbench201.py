@@ -104,10 +104,11 @@ def _scored(
 ) -> dict[str, list[Scores]]:
     """Scores by method, one for each seed."""
     found: dict[str, list[Scores]] = {}
+    profile = prior(setting)
     for seed in range(seeds):
         folds = few_folds(len(cells), size, seed)
         kept = [cell for cell, fold in zip(cells, folds, strict=True) if fold > -2]
-        methods: tuple[Method, ...] = (*peers(seed), Ours(profile=prior(setting), seed=seed))
+        methods: tuple[Method, ...] = (*peers(seed), Ours(profile=profile, seed=seed))
         for method in methods:
             scored = score(*held_out(kept, folds[folds > -2], method, "latency"))
             found.setdefault(method.name, []).append(scored)

@@ -6,13 +6,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
+from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 #: A kernel kind's number in ``KernelTable.kind``.
-KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(KernelKind)}
+KIND_NUMBERS: Final = {kind: kind.number for kind in KernelKind}
+#: Columns that number or count something, and so can be compared and packed.
+_WHOLE: Final = {"kind", "window", "stride", "curved", "weight_bits", "activation_bits"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,47 +80,12 @@ class KernelTable:
 
 def kernel_table(networks: Sequence[NetworkDesc]) -> KernelTable:
     """The kernels of some networks, in their order."""
-    rows = [(at, kernel) for at, network in enumerate(networks) for kernel in network.kernels]
-    whole = np.array([_whole(at, kernel) for at, kernel in rows], dtype=np.int64).reshape(-1, 7)
-    parts = np.array([_parts(kernel) for _, kernel in rows], dtype=np.float64).reshape(-1, 7)
-    return KernelTable(
-        networks=len(networks),
-        network=whole[:, 0],
-        kind=whole[:, 1],
-        window=whole[:, 2],
-        stride=whole[:, 3],
-        weight_bits=whole[:, 4],
-        activation_bits=whole[:, 5],
-        curved=whole[:, 6],
-        in_channels=parts[:, 0],
-        out_channels=parts[:, 1],
-        groups=parts[:, 2],
-        macs=parts[:, 3],
-        input_elements=parts[:, 4],
-        output_elements=parts[:, 5],
-        weight_elements=parts[:, 6],
-    )
-
-
-def _whole(network: int, kernel: KernelDesc) -> tuple[int, ...]:
-    return (
-        network,
-        KIND_NUMBERS[kernel.kind],
-        max(kernel.kernel_size),
-        max(kernel.stride),
-        kernel.bits.weight_bits,
-        kernel.bits.activation_bits,
-        kernel.curved,
-    )
-
-
-def _parts(kernel: KernelDesc) -> tuple[float, ...]:
-    return (
-        kernel.in_channels,
-        kernel.out_channels,
-        kernel.groups,
-        kernel.macs,
-        kernel.input_elements,
-        kernel.output_elements,
-        kernel.weight_elements,
-    )
+    counts = [len(network.kernels) for network in networks]
+    names = [field.name for field in fields(KernelTable)][2:]
+    rows = np.concatenate([np.empty((0, len(names))), *(network.rows for network in networks)])
+    columns = {
+        name: column.astype(np.int64) if name in _WHOLE else column.copy()
+        for name, column in zip(names, rows.T, strict=True)
+    }
+    number = np.repeat(np.arange(len(networks)), counts)
+    return KernelTable(networks=len(networks), network=number, **columns)

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from hwsearch.bits import FP32, LayerBits
 
@@ -26,6 +29,11 @@ class KernelKind(StrEnum):
     POOLING = "pooling"
     ELEMENTWISE = "elementwise"  # arithmetic that fused into no neighbour
     COPY = "copy"  # data movement: concatenation, transposition that must be materialized
+
+    @property
+    def number(self) -> int:
+        """Position in this list, for arrays."""
+        return list(KernelKind).index(self)
 
 
 #: The kinds that hold weights, and so can be given bits of their own.
@@ -129,6 +137,16 @@ class NetworkDesc:
         return -int(-sum(kernel.weight_bytes for kernel in self.kernels) // 1)
 
     @cached_property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """What kernels are priced by, (kernels, 13); the columns are those of ``KernelTable``.
+
+        Made once and not to be written to: fits and tables ask for the same networks many times.
+        """
+        found = np.array([_row(kernel) for kernel in self.kernels], dtype=np.float64)
+        found.flags.writeable = False
+        return found
+
+    @cached_property
     def weighted(self) -> tuple[KernelDesc, ...]:
         """The kernels that can be given bits of their own."""
         return tuple(kernel for kernel in self.kernels if kernel.kind in WEIGHTED_KINDS)
@@ -156,3 +174,22 @@ class NetworkDesc:
                 width = current.activation_bits
                 kernels.append(dataclasses.replace(kernel, bits=LayerBits(width, width)))
         return dataclasses.replace(self, kernels=tuple(kernels))
+
+
+def _row(kernel: KernelDesc) -> tuple[float, ...]:
+    """In the order of the fields of ``KernelTable``, behind its first two."""
+    return (
+        kernel.kind.number,
+        max(kernel.kernel_size),
+        max(kernel.stride),
+        kernel.curved,
+        kernel.in_channels,
+        kernel.out_channels,
+        kernel.groups,
+        kernel.macs,
+        kernel.input_elements,
+        kernel.output_elements,
+        kernel.weight_elements,
+        kernel.bits.weight_bits,
+        kernel.bits.activation_bits,
+    )

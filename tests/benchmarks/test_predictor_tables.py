@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import gzip
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,7 +15,20 @@ import table_nasbench201
 import tables
 from mobilenets import mobilenet
 from network_builder import NetworkBuilder
-from peers import Boosting, Line, Method, OperatorSum, Ours, Transferred, held_out, measured, peers
+from peers import (
+    Boosting,
+    FittedProfile,
+    Line,
+    Method,
+    OperatorSum,
+    Ours,
+    Transferred,
+    fitted_each,
+    held_out,
+    held_out_each,
+    measured,
+    peers,
+)
 from scipy.stats import norm, spearmanr
 from scores import (
     Forecast,
@@ -321,6 +335,34 @@ def test_held_out_never_shows_a_fold_to_its_own_fit() -> None:
     assert forecast.value.tolist() == [row.network.macs for row in rows[3:]]
 
 
+def test_both_quantities_from_one_fit_are_those_of_their_own_fits() -> None:
+    rows = rows_of(networks(30), operators_ms)
+    folds = np.arange(30) % 3 - 1
+    method = Ours(profile=load_profile("raspberry-pi-4"))
+    both = held_out_each(rows, folds, method, ["latency", "energy"])
+    assert list(both) == ["latency", "energy"]
+    for quantity, (truth, forecast) in both.items():
+        own_truth, own = held_out(rows, folds, method, quantity)
+        assert truth.tolist() == own_truth.tolist()
+        assert forecast.value.tolist() == own.value.tolist()
+        assert forecast.sigma_log is not None
+        assert own.sigma_log is not None
+        assert forecast.sigma_log.tolist() == own.sigma_log.tolist()
+
+
+def test_ours_is_fitted_once_for_both_quantities_and_peers_for_each() -> None:
+    rows = rows_of(networks(12), operators_ms)
+    fits = fitted_each(Ours(profile=load_profile("raspberry-pi-4")), rows, ["latency", "energy"])
+    latency, energy = fits["latency"], fits["energy"]
+    assert isinstance(latency, FittedProfile)
+    assert isinstance(energy, FittedProfile)
+    assert latency.profile is energy.profile
+    assert (latency.quantity, energy.quantity) == ("latency", "energy")
+    spy = Spy()
+    fitted_each(spy, rows, ["latency", "energy"])
+    assert len(spy.seen) == 2
+
+
 # -- tables ---------------------------------------------------------------------------------------
 
 
@@ -490,7 +532,16 @@ def test_boards_are_the_newest_round_with_energy(made_up: Options) -> None:
     found = table_mlperf.boards(made_up)
     assert [one.setup[3] for one in found] == ["v2/me/khadas", "v1/me/pi"]
     assert [one.profile.name for one in found] == ["khadas-vim4", "raspberry-pi-4"]
-    assert [len(one.with_quantity("energy")) for one in found] == [64, 64]
+    assert [one.quantities for one in found] == [("latency", "energy")] * 2
+
+
+def test_a_board_with_one_row_without_energy_counts_for_latency_alone(made_up: Options) -> None:
+    one, _ = table_mlperf.boards(made_up)
+    first = dataclasses.replace(
+        one.rows[0], measurement=dataclasses.replace(one.rows[0].measurement, energy_mj=None)
+    )
+    lacking = dataclasses.replace(one, rows=(first, *one.rows[1:]))
+    assert lacking.quantities == ("latency",)
 
 
 def test_a_board_starts_from_another_device(made_up: Options) -> None:

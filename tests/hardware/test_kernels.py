@@ -102,3 +102,26 @@ def test_network_when_empty_or_ambiguous() -> None:
 def test_values_when_assigned_to() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         kernel("a").macs = 3  # type: ignore[misc]
+
+
+def test_rows_when_asked_for_twice_then_made_once_and_not_writable() -> None:
+    net = network(kernel("a"), kernel("b", KernelKind.POOLING, stride=(2, 1)))
+    assert net.rows is net.rows
+    assert net.rows.tolist() == [
+        [0, 1, 1, 0, 8, 16, 1, 1000, 100, 200, 50, 32, 32],
+        [7, 1, 2, 0, 8, 16, 1, 0, 100, 200, 0, 32, 32],
+    ]
+    with pytest.raises(ValueError, match="read-only"):
+        net.rows[0, 0] = 1
+
+
+def test_rows_when_bits_change_then_those_of_the_new_network() -> None:
+    net = network(kernel("a"))
+    assert net.rows[0, -2:].tolist() == [32, 32]
+    assert net.with_bits({"a": LayerBits(4, 8)}).rows[0, -2:].tolist() == [4, 8]
+
+
+def test_numbers_of_kinds_when_a_kind_is_added_then_the_others_keep_theirs() -> None:
+    # Stored trees and profiles name kinds, but packed classes of one process count on the order.
+    assert [kind.number for kind in KernelKind] == list(range(len(KernelKind)))
+    assert KernelKind.CONV.number == 0

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from hwsearch.hardware.kernel_table import Floats
-from hwsearch.hardware.learned.effects import Learned, factors, learn, prior_draw
+from hwsearch.hardware.learned.effects import Curvature, Learned, factors, learn, prior_draw
 from hwsearch.hardware.learned.terms import Effect, TermMatrix, design, distinct
 
 ALL, OVERHEAD = Effect("all", 0.3), Effect("overhead", 0.8)
@@ -137,6 +137,56 @@ def test_best_effects_when_measured_as_the_prior_says_then_zero() -> None:
     terms = random_terms(10, seed=3)
     learned = learn(terms, terms.values.sum(1), seed=0, samples=0)
     assert best_of(learned) == pytest.approx(dict.fromkeys(NAMES, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("networks", [1, 4, 9, 30])
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_steps_when_compared_with_the_system_written_out(networks: int, damping: float) -> None:
+    rng = np.random.default_rng(networks)
+    parts, matrix = rng.normal(size=(networks, 5)), rng.integers(0, 2, (5, 9)).astype(float)
+    jacobian, precision = parts @ matrix, rng.uniform(0.1, 9, 9)
+    whole = jacobian.T @ jacobian + np.diag(precision)
+    right = rng.normal(size=9)
+    expected = np.linalg.solve(whole + damping * np.diag(np.diag(whole)), right)
+    curvature = Curvature(parts, matrix, precision)
+    assert curvature.solve(right, damping) == pytest.approx(expected, rel=1e-9)
+    both = curvature.solve(np.stack((right, 2 * right), axis=1), damping)
+    assert both == pytest.approx(np.stack((expected, 2 * expected), axis=1), rel=1e-9)
+    pulls = np.diag(jacobian @ np.linalg.inv(whole) @ jacobian.T)
+    assert curvature.leverage() == pytest.approx(pulls, rel=1e-9)
+    residual = rng.normal(size=networks)
+    assert curvature.pull(residual) == pytest.approx(jacobian.T @ residual)
+
+
+def test_steps_when_the_prior_is_wide_and_the_noise_small_then_exact_enough() -> None:
+    # Ten networks known to a tenth of a percent, two hundred effects known to e^2.
+    rng = np.random.default_rng(0)
+    # Shares of a network add up to one, and an effect is in a factor or not.
+    parts = 1e3 * rng.dirichlet(np.ones(80), size=10)
+    matrix = rng.integers(0, 2, (80, 200)).astype(float)
+    jacobian, precision = parts @ matrix, np.full(200, 0.25)
+    right = jacobian.T @ rng.normal(size=10)
+    step = Curvature(parts, matrix, precision).solve(right)
+    left_over = jacobian.T @ (jacobian @ step) + precision * step - right
+    assert np.abs(left_over).max() < 1e-6 * np.abs(right).max()
+
+
+def test_learned_when_there_are_terms_that_no_network_has_then_the_same() -> None:
+    # Twelve networks are more than the effects, and fewer than these with thirty others.
+    terms = random_terms(12, seed=4)
+    measured = noisy(truth_of(terms, random_truth(4)), 0.05, 5)
+    others = tuple((ALL, Effect(f"other{number}", 0.4)) for number in range(30))
+    padded = TermMatrix(
+        values=np.hstack((terms.values, np.zeros((12, len(others))))), effects=COLUMNS + others
+    )
+    plain, more = (learn(one, measured, seed=0) for one in (terms, padded))
+    assert more.prior_scale == plain.prior_scale
+    assert more.noise == pytest.approx(plain.noise, rel=1e-6)
+    for name in NAMES:
+        assert more.effects[name] == pytest.approx(plain.effects[name], abs=1e-6), name
+    for number, column in enumerate(others):
+        drawn = plain.prior_scale * prior_draw(column[1], 0)
+        assert more.effects[f"other{number}"][:2] == pytest.approx((0, drawn), abs=1e-9)
 
 
 # -- the truth recovered --------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.learned.effects import prior_draw
-from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate, evaluate_energy
 from hwsearch.hardware.learned.model import Coefficients, KernelRange
 from hwsearch.hardware.learned.terms import (
     TERMS,
@@ -330,3 +330,41 @@ def test_energy_terms_when_trees_correct_the_latency_then_every_term_is_paid_for
 def with_trees(value: float) -> Coefficients:
     """Trees that say the same of every network."""
     return sure(residual=(leaf(value),), residual_noise_log=0.05)
+
+
+def unsure_latency(networks: Sequence[NetworkDesc]) -> Evaluated:
+    """Every latency is known to a factor of e^0.4."""
+    return evaluated(
+        coefficients(effects={**sure_effects(networks), "all": (0.0, 0.4, -0.4)}), networks
+    )
+
+
+def test_sigma_of_energy_when_the_latency_is_unsure_then_by_hand() -> None:
+    assert TARGET.energy is not None
+    rows = classify(TARGET, kernel_table(NETWORKS))
+    latency = unsure_latency(NETWORKS)
+    found = evaluate_energy(sure(), TARGET, latency, rows)
+    assert latency.spread_log == pytest.approx(np.full(len(NETWORKS), 0.4))
+    for at, network in enumerate(NETWORKS):
+        baseline_mj = TARGET.energy.baseline_w * plain_ms(network)
+        # With factors of one the energy is what the rates say, and its own sigma is the noise.
+        expected = math.hypot(0.05, 0.4 * baseline_mj / float(found.value[at]))
+        assert found.sigma_log[at] == pytest.approx(expected)
+
+
+def test_sigma_of_energy_when_nothing_is_paid_over_the_latency_then_its_own() -> None:
+    assert TARGET.energy is not None
+    energy = TARGET.energy.model_copy(update={"baseline_w": 0.0})
+    target = TARGET.model_copy(update={"energy": energy})
+    rows = classify(target, kernel_table(NETWORKS))
+    found = evaluate_energy(sure(), target, unsure_latency(NETWORKS), rows)
+    assert found.sigma_log == pytest.approx(np.full(len(NETWORKS), 0.05))
+
+
+def test_energy_when_the_latency_is_extrapolated_then_too() -> None:
+    rows = classify(TARGET, kernel_table(NETWORKS))
+    far = evaluated(sure(measured_range=(1e-6, 2e-6)), NETWORKS)
+    assert far.extrapolated.all()
+    assert evaluate_energy(sure(), TARGET, far, rows).extrapolated.all()
+    near = evaluated(sure(), NETWORKS)
+    assert not evaluate_energy(sure(), TARGET, near, rows).extrapolated.any()

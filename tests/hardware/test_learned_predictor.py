@@ -202,6 +202,24 @@ def test_interval_when_the_fit_says_how_far_it_is_off(factor: float) -> None:
     assert wider.latency_ms.sigma_log == pytest.approx(factor * plain.latency_ms.sigma_log)
 
 
+@pytest.mark.parametrize(("factor", "applied"), [(0.25, 1.0), (3.0, 3.0)])
+def test_interval_when_extrapolated_is_never_narrower_than_the_model_says(
+    factor: float, applied: float
+) -> None:
+    fit = small_fit().fit
+    assert fit is not None
+    data = small_fit().model_dump(mode="json")
+    stranger = net(*[conv(macs=10**9)] * 2)
+    found = {}
+    for each in (1.0, factor):
+        digest = fit_digest(fit.latency.coefficients, each)
+        data["fit"]["latency"] |= {"interval_factor": each, "digest": digest}
+        cost = LearnedPredictor(HardwareProfile.model_validate(data)).predict(stranger)
+        assert cost.latency_ms.extrapolated
+        found[each] = cost.latency_ms.sigma_log
+    assert found[factor] == pytest.approx(applied * found[1.0])
+
+
 def test_interval_when_a_network_is_unlike_those_measured() -> None:
     predictor = LearnedPredictor(small_fit())
     usual = predictor.predict(random_networks(1, seed=60)[0]).latency_ms
@@ -250,6 +268,24 @@ def test_intervals_when_kinds_were_measured_only_elsewhere_then_wider() -> None:
 
 
 # -- energy ---------------------------------------------------------------------------------------
+
+
+def test_energy_when_bits_were_never_measured_then_as_unsure_as_the_latency() -> None:
+    # Measured in fp32 alone, at a power that does not depend on the bits: what an ms costs is
+    # known well, how many ms int8 takes is not.
+    inside: list[bool] = []
+    for seed in (0, 2, 3):
+        device = Device.random(profile(), seed=seed, sigma=0.4, noise=0.02)
+        seen = device.measure(random_networks(30, seed=41, bits=(FP32,)), seed=42, energy_w=7.0)
+        unseen = device.measure(random_networks(30, seed=43, bits=(INT8,)), seed=44, energy_w=7.0)
+        fitted = fit_profile(profile(), seen, provenance=PROVENANCE)
+        costs = LearnedPredictor(fitted).predict_all([one.network for one in unseen])
+        for cost, one in zip(costs, unseen, strict=True):
+            assert cost.energy_mj is not None
+            assert one.energy_mj is not None
+            inside.append(cost.energy_mj.low <= one.energy_mj <= cost.energy_mj.high)
+    # By its own samples alone it was half of them.
+    assert np.mean(inside) > 0.8
 
 
 def test_energy_when_only_latency_was_fitted_then_by_the_rates_of_the_profile() -> None:

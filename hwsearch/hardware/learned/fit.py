@@ -17,7 +17,13 @@ from hwsearch.errors import TargetError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import Floats, Ints, KernelTable, kernel_table
 from hwsearch.hardware.learned.effects import Learned, learn, prior_draw
-from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.evaluate import (
+    Evaluated,
+    calibrated_factor,
+    energy_terms,
+    evaluate,
+    evaluate_energy,
+)
 from hwsearch.hardware.learned.model import (
     Coefficients,
     CrossValidation,
@@ -103,7 +109,8 @@ class HeldOut:
     def summary(self, split: str, interval_factor: float) -> CrossValidation:
         """The errors, with intervals of this factor."""
         relative = np.abs(self.predicted / self.measured - 1)
-        inside = np.abs(self.log_ratio) <= _Z90 * interval_factor * self.sigma_log
+        factor = calibrated_factor(interval_factor, self.extrapolated != 0)
+        inside = np.abs(self.log_ratio) <= _Z90 * factor * self.sigma_log
         return CrossValidation(
             split=split,
             networks=len(relative),
@@ -383,14 +390,15 @@ class _Fitter:
     def _evaluated(
         self, coefficients: Coefficients, rows: ClassifiedRows, latency: Coefficients | None
     ) -> Evaluated:
-        terms, overhead = self._terms(rows, latency)
-        return evaluate(coefficients, rows, terms, overhead, of_latency=latency is None)
+        if latency is None:
+            return evaluate(coefficients, rows, *latency_terms(self._profile, rows))
+        of_latency = self._evaluated(latency, rows, None)
+        return evaluate_energy(coefficients, self._profile, of_latency, rows)
 
     def _terms(self, rows: ClassifiedRows, latency: Coefficients | None) -> tuple[Floats, Floats]:
-        terms, overhead = latency_terms(self._profile, rows)
         if latency is None:
-            return terms, overhead
-        return energy_terms(self._profile, evaluate(latency, rows, terms, overhead), rows)
+            return latency_terms(self._profile, rows)
+        return energy_terms(self._profile, self._evaluated(latency, rows, None), rows)
 
     def _start_means(self, quantity: Quantity) -> dict[str, float] | None:
         if self._start is None:

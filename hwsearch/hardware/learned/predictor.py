@@ -13,7 +13,13 @@ import numpy as np
 from hwsearch.hardware.cost import Cost, KernelCost, Prediction, check_confidence
 from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
 from hwsearch.hardware.kernels import NetworkDesc
-from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate
+from hwsearch.hardware.learned.evaluate import (
+    Evaluated,
+    calibrated_factor,
+    energy_terms,
+    evaluate,
+    evaluate_energy,
+)
 from hwsearch.hardware.learned.model import FittedModel
 from hwsearch.hardware.learned.terms import TERMS, ClassifiedRows, classify, latency_terms
 from hwsearch.hardware.profile import HardwareProfile
@@ -107,11 +113,11 @@ class LearnedPredictor:
         """None where the profile says nothing of energy; without a fit of it, by its rates."""
         if self.profile.energy is None:
             return None
-        terms, overhead = energy_terms(self.profile, latency, rows)
         model = self._fit.energy
         if model is not None:
-            found = evaluate(model.coefficients, rows, terms, overhead, of_latency=False)
+            found = evaluate_energy(model.coefficients, self.profile, latency, rows)
             return _calibrated(found, model)
+        terms, overhead = energy_terms(self.profile, latency, rows)
         sigma_log = np.hypot(latency.sigma_log, self.profile.interval.energy_sigma_log)
         return replace(
             latency,
@@ -130,4 +136,5 @@ class LearnedPredictor:
 
 
 def _calibrated(evaluated: Evaluated, model: FittedModel) -> Evaluated:
-    return replace(evaluated, sigma_log=evaluated.sigma_log * model.interval_factor)
+    factor = calibrated_factor(model.interval_factor, evaluated.extrapolated)
+    return replace(evaluated, sigma_log=evaluated.sigma_log * factor)
