@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from study_fixtures import OWN, make_bench, make_candidate, make_cost, make_knobs, make_record
+from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
+from tiny_network import OWN
 from torch import nn
 
 from hwsearch.accuracy.training import Score

@@ -3,7 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_fixtures import OWN, make_bench, make_cost, make_knobs, make_record
+from study_fixtures import make_bench, make_cost, make_knobs, make_record
+from tiny_network import OWN
 
 from hwsearch.accuracy.ladder import advance
 from hwsearch.accuracy.training import Score
