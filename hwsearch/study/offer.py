@@ -19,7 +19,7 @@ from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import Admission, admission, upper_of
 from hwsearch.study.finalize import FinalScore
-from hwsearch.study.front import never_worse, notes, pick, pick_reason
+from hwsearch.study.front import extrapolation_notes, never_worse, notes, pick, pick_reason
 from hwsearch.study.output import entry
 from hwsearch.study.records import Record
 from hwsearch.study.settings import RunSettings
@@ -123,18 +123,13 @@ def _extrapolated(
 ) -> list[str]:
     """A note on models that the profile was not fitted to the like of, if there are any."""
     trials = [
-        str(record.trial)
+        record.trial
         for record in chosen
         if record.trial in offered
         and record.cost is not None
         and record.cost.latency_ms.extrapolated
     ]
-    if not trials:
-        return []
-    return [
-        f"the latency of trial {', '.join(trials)} is extrapolated: it is unlike the networks that "
-        f"{bench.profile.name} was fitted to, so its interval is wider"
-    ]
+    return extrapolation_notes(trials, bench.profile.name)
 
 
 def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -> FrontFile:

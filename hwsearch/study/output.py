@@ -30,6 +30,7 @@ from hwsearch.report.stored import (
     HostEntry,
     RunFile,
     RunProfileEntry,
+    TrialRow,
     read_run_file,
     replace_file,
 )
@@ -90,11 +91,16 @@ def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:
 
 def write_trials(folder: Path, records: Sequence[Record]) -> None:
     """Write ``trials.csv``, one line for each trial in order."""
+    write_rows(folder, [record.row() for record in records])
+
+
+def write_rows(folder: Path, rows: Sequence[TrialRow]) -> None:
+    """Write ``trials.csv`` from its lines."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, TRIAL_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        writer.writerow(record.row().model_dump())
+    for row in rows:
+        writer.writerow(row.model_dump())
     replace_file(folder / TRIALS_FILE, text.getvalue().encode())
 
 

@@ -1,0 +1,249 @@
+"""``front.json`` of a run at the costs of another target: the same networks and accuracies."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from hwsearch.hardware.cost import Cost
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.report.stored import (
+    BaselineEntry,
+    BudgetEntry,
+    ClosestEntry,
+    FrontFile,
+    ModelEntry,
+    ProfileEntry,
+)
+from hwsearch.retarget.pricing import Priced
+from hwsearch.study.admission import Admission, admission
+from hwsearch.study.front import (
+    baseline_reason,
+    best_baseline,
+    extrapolation_notes,
+    never_worse,
+    notes,
+    pick,
+    pick_reason,
+)
+from hwsearch.study.records import cost_entry
+from hwsearch.study.settings import RunSettings
+from hwsearch.units import Quantity
+
+EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
+
+#: More trials than this are counted in a note, not listed.
+_MOST_LISTED: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A network that was trained fully, and what it costs on the target."""
+
+    entry: ModelEntry | BaselineEntry
+    priced: Priced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a run is priced again for.
+
+    Attributes:
+        settings: of the run, with the other target and its budgets.
+        quantities: what is brought down; without energy where the target has no energy model.
+        searched_for: name of the profile that the run was made for.
+        same: whether that is the very profile.
+    """
+
+    settings: RunSettings
+    profile: HardwareProfile
+    quantities: tuple[Quantity, ...]
+    searched_for: str
+    same: bool
+
+
+def repriced_front(
+    searched: FrontFile, scored: Sequence[Scored], asked: Asked, more_notes: Sequence[str]
+) -> FrontFile:
+    """Front, baselines and pick under the budgets; accuracies are those of the run.
+
+    Args:
+        searched: of the run.
+        scored: models and baselines, in its order.
+        asked: target and budgets.
+        more_notes: what else the user should know.
+    """
+    settings = asked.settings
+    models = [(_with_cost(s.entry, s.priced.cost, settings), s) for s in scored
+              if isinstance(s.entry, ModelEntry) and s.priced.cost is not None]  # fmt: skip
+    baselines = [_with_cost(s.entry, s.priced.cost, settings) for s in scored
+                 if isinstance(s.entry, BaselineEntry) and s.priced.cost is not None]  # fmt: skip
+    costs = {model.trial: _cost(one) for model, one in models}
+    admitted = {trial: _admission(cost, settings) for trial, cost in costs.items()}
+    fitting = [model for model, _ in models if admitted[model.trial].admitted]
+    offered, beaten = never_worse(fitting, baselines, asked.quantities)
+    picked = pick(offered)
+    fallback = None if picked is not None else _fallback(baselines, scored, settings)
+    said = [*_origin_notes(asked), *_left_out(scored), *more_notes]
+    if picked is not None:
+        said += notes(
+            picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
+            settings.confidence,
+        )  # fmt: skip
+    shown = {model.trial for model in offered}
+    said += _fit_notes([one for model, one in models if model.trial in shown], asked)
+    far = [trial for trial in sorted(shown) if costs[trial].latency_ms.extrapolated]
+    said += extrapolation_notes(far, asked.profile.name)
+    said += [f"trial {model.trial} is not offered: {reason}" for model, reason in beaten]
+    nothing = picked is None and fallback is None
+    return searched.model_copy(
+        update={
+            "target": settings.target,
+            "alias": settings.alias,
+            "profile": _profile_entry(asked.profile),
+            "budgets": _budget_entries(settings),
+            "baselines": tuple(baselines),
+            "pick": None if picked is None else picked.trial,
+            "pick_reason": baseline_reason(baselines[fallback])
+            if fallback is not None
+            else pick_reason(offered, picked, settings.budgets),
+            "notes": tuple(said),
+            "front": tuple(offered),
+            "closest": _closest(models, admitted) if nothing else None,
+            "minimum_reachable": None,
+            "baseline_pick": fallback,
+        }
+    )
+
+
+def _with_cost(entry: EntryT, cost: Cost | None, settings: RunSettings) -> EntryT:
+    """The entry at another cost; files that were made of it are those of the run, not these."""
+    assert cost is not None
+    changes: dict[str, Any] = {
+        "latency_ms": cost_entry(cost.latency_ms),
+        "energy_mj": None if cost.energy_mj is None else cost_entry(cost.energy_mj),
+        "size_bytes": cost.size_bytes,
+        "macs": cost.macs,
+        "meets_budget_probability": _admission(cost, settings).probability,
+        "artefact": None,
+        "verified": None,
+        "layers": None,
+    }
+    return entry.model_copy(update=changes)
+
+
+def _cost(one: Scored) -> Cost:
+    assert one.priced.cost is not None
+    return one.priced.cost
+
+
+def _admission(cost: Cost, settings: RunSettings) -> Admission:
+    return admission(cost, settings.budgets, settings.confidence)
+
+
+def _fallback(
+    baselines: Sequence[BaselineEntry], scored: Sequence[Scored], settings: RunSettings
+) -> int | None:
+    costs = [
+        one.priced.cost
+        for one in scored
+        if isinstance(one.entry, BaselineEntry) and one.priced.cost is not None
+    ]
+    return best_baseline(baselines, [_admission(cost, settings).admitted for cost in costs])
+
+
+def _closest(
+    models: Sequence[tuple[ModelEntry, Scored]], admitted: dict[int, Admission]
+) -> ClosestEntry | None:
+    if not models:
+        return None
+    nearest = min((model for model, _ in models), key=lambda model: admitted[model.trial].worst)
+    return ClosestEntry(**{name: getattr(nearest, name) for name in ClosestEntry.model_fields})
+
+
+def _profile_entry(profile: HardwareProfile) -> ProfileEntry:
+    return ProfileEntry(
+        name=profile.name,
+        hash=profile.profile_hash,
+        evidence=profile.evidence,
+        runtime=f"{profile.runtime} {profile.runtime_version}",
+        power_mode=profile.power_mode,
+    )
+
+
+def _budget_entries(settings: RunSettings) -> tuple[BudgetEntry, ...]:
+    return tuple(
+        BudgetEntry(
+            quantity=budget.quantity,
+            limit=budget.limit,
+            unit=budget.unit,
+            confidence=settings.confidence,
+        )
+        for budget in settings.budgets
+    )
+
+
+# -- what the user should know -------------------------------------------------------------------
+
+
+def _origin_notes(asked: Asked) -> list[str]:
+    name = asked.profile.name
+    if asked.same:
+        return [f"these are the predicted costs of the run, made for {name}"]
+    budgets = " ".join(f"--budget {text}" for text in asked.settings.budget_texts)
+    return [
+        f"nothing was searched for {name}: networks and accuracies are those of a run for "
+        f"{asked.searched_for}, and only their costs are predicted anew; better ones may be found "
+        f"with: hwsearch run --target {name} {budgets}"
+    ]
+
+
+def _left_out(scored: Sequence[Scored]) -> list[str]:
+    """Why fully trained networks have no cost on the target, and how many of them."""
+    found: Counter[tuple[str, str]] = Counter()
+    names: dict[tuple[str, str], list[str]] = {}
+    for one in scored:
+        if one.priced.refusal is not None:
+            kind = "trial" if isinstance(one.entry, ModelEntry) else "baseline"
+            key = (kind, one.priced.refusal)
+            found[key] += 1
+            names.setdefault(key, []).append(_short_name(one.entry))
+    texts = []
+    for (kind, refusal), count in found.items():
+        listed = names[kind, refusal]
+        which = ", ".join(listed[:_MOST_LISTED]) + (" and others" if count > _MOST_LISTED else "")
+        plural = "" if count == 1 else "s"
+        texts.append(f"{count} {kind}{plural} left out ({which}): {refusal}")
+    return texts
+
+
+def _short_name(entry: ModelEntry | BaselineEntry) -> str:
+    if isinstance(entry, BaselineEntry):
+        return f"{entry.name} of {entry.backbone}"
+    return str(entry.trial)
+
+
+def _fit_notes(offered: Sequence[Scored], asked: Asked) -> list[str]:
+    """Where channels or bits suit the device of the run, not this one."""
+    name, block = asked.profile.name, asked.profile.channel_granularity
+    bits = [one for one in offered if one.priced.odd_layers]
+    channels = [one for one in offered if one.priced.odd_groups]
+    texts = []
+    if bits:
+        listed = ", ".join(
+            f"{_short_name(one.entry)} ({one.priced.odd_layers} layers)" for one in bits
+        )
+        texts.append(
+            f"bits were chosen by what they save on {asked.searched_for}; {name} gains nothing "
+            f"from those of trial {listed}"
+        )
+    if channels:
+        listed = ", ".join(
+            f"{_short_name(one.entry)} ({one.priced.odd_groups} of {one.priced.groups})"
+            for one in channels
+        )
+        texts.append(
+            f"pruned channels were rounded for {asked.searched_for}; {name} computes in blocks of "
+            f"{block}, which these groups of trial {listed} do not fill"
+        )
+    return texts
