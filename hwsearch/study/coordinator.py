@@ -20,10 +20,10 @@ from hwsearch.report.stored import SEARCHED_FILE, FrontFile
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
 from hwsearch.study.finalize import (
-    MOST_FINALISTS,
     FinalScore,
     baseline_candidates,
     finalists,
+    finalization_s,
     finalize,
 )
 from hwsearch.study.folder_lock import locked
@@ -35,17 +35,12 @@ from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
 from hwsearch.study.storage import ProposedTrial, StudyStore
 from hwsearch.study.trial import Trial
-from hwsearch.study.workbench import BASELINES, Workbench
+from hwsearch.study.workbench import Workbench
 
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
-#: On the time that finalization is expected to take: a limit of 20 minutes was overrun by 15 s of
-#: 230 s without it.
-_FINALIZE_MARGIN: Final = 1.15
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
-#: What a finished network takes to be exported and scored again: 1 to 2 s for the small ones.
-_SHIP_S: Final = 2.5
 
 
 @dataclass(kw_only=True)
@@ -241,7 +236,7 @@ class Run:
             return False
         trained = [record.train_s for record in records if record.train_s > 0]
         longest = max(trained[-10:], default=0.0)
-        return self._spent_s() + longest + self._finalize_s(records) > limit
+        return self._spent_s() + longest + finalization_s(records, self._bench) > limit
 
     def _left_s(self, records: Sequence[Record]) -> float | None:
         settings = self.checked.settings
@@ -250,19 +245,8 @@ class Run:
         if settings.trial_count is None or not records:
             return None
         mean = sum(record.train_s for record in records) / len(records)
-        return mean * (settings.trial_count - len(records)) + self._finalize_s(records)
-
-    def _finalize_s(self, records: Sequence[Record]) -> float:
-        """Time that finalization and export will take, from the time of the trials so far."""
-        training = self.checked.settings.space.training
-        full = [record.train_s for record in records if len(record.scores) > 2]
-        if not full:
-            return 0.0
-        mean = sum(full) / len(full)
-        backbones = {record.knobs.backbone for record in records if len(record.scores) > 2}
-        networks = min(MOST_FINALISTS, len(full)) + len(BASELINES) * len(backbones)
-        tuned = mean * self._bench.final_steps / training.rung_steps[-1]
-        return networks * (_FINALIZE_MARGIN * tuned + _SHIP_S)
+        left = mean * (settings.trial_count - len(records))
+        return left + finalization_s(records, self._bench)
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())

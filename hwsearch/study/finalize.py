@@ -6,12 +6,13 @@ The score is taken on held-out data that no decision of the search has looked at
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from torch import nn
 
 from hwsearch.accuracy.ladder import advance, held_out_score, inherit, validation_score
 from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.front import non_dominated
@@ -19,6 +20,16 @@ from hwsearch.study.records import Record
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.trial import FINE_TUNING_RATE
 from hwsearch.study.workbench import BASELINES, Workbench
+
+#: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
+#: was overrun by 15 s of 230 s without it.
+_MARGIN: Final = 1.15
+#: What starting the process that scores the files takes, and exporting and scoring a file of a
+#: small network: 10 files took 2.8 s together on a busy core.
+_SHIP_START_S: Final = 4.0
+_SHIP_S: Final = 0.5
+#: The same of a file that is timed as well, since this machine is the target.
+_SHIP_TIMED_S: Final = 2.5
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason.
 _LEAST = 8
@@ -86,6 +97,56 @@ def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tupl
         for label, bits in BASELINES:
             found.append((label, bench.baseline(Knobs(backbone=name, input_px=px), bits)))
     return found
+
+
+def finalization_s(records: Sequence[Record], bench: Workbench) -> float:
+    """Seconds that finalization, export and verification will take if the search ends now.
+
+    From what the trials so far took: the time of an optimizer step is multiplied by the steps of
+    full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
+    what the largest network of its backbone took, more by as much as it has more MACs: the time
+    grows by no more than those. One more finalist is allowed for, which the next trial may bring.
+    """
+    chosen = finalists(records, bench)
+    if not chosen:
+        return 0.0
+    times = [_network_s(record, 1.0, bench) for record in chosen]
+    if len(chosen) < MOST_FINALISTS:
+        times.append(max(times))
+    completed = [record for record in records if record.state == "completed"]
+    for _, candidate in baseline_candidates(chosen, bench):
+        same = [r for r in completed if r.knobs.backbone == candidate.backbone]
+        largest = max(same, key=_macs)
+        factor = bench.describe(candidate).macs / _macs(largest)
+        times.append(_network_s(largest, max(1.0, factor), bench))
+    return _SHIP_START_S + _MARGIN * sum(times)
+
+
+def _network_s(record: Record, factor: float, bench: Workbench) -> float:
+    """Seconds that the network of a completed trial takes until its file is verified.
+
+    Args:
+        record: of the trial.
+        factor: by which another network of its backbone takes longer.
+        bench: of the run.
+    """
+    training, data = bench.settings.space.training, bench.data
+    last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
+    timed = bench.profile.name == HOST_TARGET
+    ship = bench.export_s + (_SHIP_TIMED_S if timed else _SHIP_S)
+    if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
+        return factor * (record.train_s * max(1.0, bench.final_steps / last) + ship)
+    # It is made and settled no more often than in a trial.
+    rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
+    held_out = record.score_s * len(data.test) / len(data.validation)
+    tuned = record.step_s * bench.final_steps + rest + record.score_s + held_out
+    # The file is scored once more: no slower than fake quantization in torch is.
+    return factor * (tuned + ship + held_out)
+
+
+def _macs(record: Record) -> int:
+    assert record.cost is not None
+    return record.cost.macs
 
 
 def finalize(

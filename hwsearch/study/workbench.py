@@ -194,6 +194,12 @@ class Workbench:
         return _Timer(self.wall_s, phase)
 
     @property
+    def export_s(self) -> float:
+        """Seconds that an export took when backbones were checked; 0 if none was."""
+        checks = sum(len(prepared.unfused) for prepared in self._prepared.values())
+        return self.wall_s.get("export check", 0.0) / checks if checks else 0.0
+
+    @property
     def final_steps(self) -> int:
         """Optimizer steps of full fine-tuning."""
         training = self.settings.space.training
