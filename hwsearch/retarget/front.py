@@ -1,6 +1,5 @@
 """``front.json`` of a run at the costs of another target: the same networks and accuracies."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -9,11 +8,9 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.report.stored import (
     BaselineEntry,
-    BudgetEntry,
     ClosestEntry,
     FrontFile,
     ModelEntry,
-    ProfileEntry,
 )
 from hwsearch.retarget.pricing import Priced
 from hwsearch.study.admission import Admission, admission
@@ -26,6 +23,7 @@ from hwsearch.study.front import (
     pick,
     pick_reason,
 )
+from hwsearch.study.output import budget_entries, profile_entry
 from hwsearch.study.records import cost_entry
 from hwsearch.study.settings import RunSettings
 from hwsearch.units import Quantity
@@ -74,39 +72,47 @@ def repriced_front(
         more_notes: what else the user should know.
     """
     settings = asked.settings
-    models = [(_with_cost(s.entry, s.priced.cost, settings), s) for s in scored
-              if isinstance(s.entry, ModelEntry) and s.priced.cost is not None]  # fmt: skip
-    baselines = [_with_cost(s.entry, s.priced.cost, settings) for s in scored
-                 if isinstance(s.entry, BaselineEntry) and s.priced.cost is not None]  # fmt: skip
+    models: list[tuple[ModelEntry, Scored]] = []
+    baselines: list[tuple[BaselineEntry, Admission]] = []
+    for one in scored:
+        cost = one.priced.cost
+        if cost is None:
+            continue
+        if isinstance(one.entry, ModelEntry):
+            models.append((_with_cost(one.entry, cost, settings), one))
+        else:
+            entry = _with_cost(one.entry, cost, settings)
+            baselines.append((entry, _admission(cost, settings)))
     costs = {model.trial: _cost(one) for model, one in models}
     admitted = {trial: _admission(cost, settings) for trial, cost in costs.items()}
+    rivals = [entry for entry, _ in baselines]
     fitting = [model for model, _ in models if admitted[model.trial].admitted]
-    offered, beaten = never_worse(fitting, baselines, asked.quantities)
+    offered, beaten = never_worse(fitting, rivals, asked.quantities)
     picked = pick(offered)
-    fallback = None if picked is not None else _fallback(baselines, scored, settings)
+    fallback = None
+    if picked is None:
+        fallback = best_baseline(rivals, [fits.admitted for _, fits in baselines])
+    reason = pick_reason(offered, picked, settings.budgets)
     said = [*_origin_notes(asked), *_left_out(scored), *more_notes]
     if picked is not None:
         said += notes(
             picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
             settings.confidence,
         )  # fmt: skip
-    shown = {model.trial for model in offered}
-    said += _fit_notes([one for model, one in models if model.trial in shown], asked)
-    far = [trial for trial in sorted(shown) if costs[trial].latency_ms.extrapolated]
-    said += extrapolation_notes(far, asked.profile.name)
-    said += [f"trial {model.trial} is not offered: {reason}" for model, reason in beaten]
+    said += _fit_notes([one for model, one in models if model in offered], asked)
+    far = [m.trial for m in offered if costs[m.trial].latency_ms.extrapolated]
+    said += extrapolation_notes(sorted(far), asked.profile.name)
+    said += [f"trial {model.trial} is not offered: {why}" for model, why in beaten]
     nothing = picked is None and fallback is None
     return searched.model_copy(
         update={
             "target": settings.target,
             "alias": settings.alias,
-            "profile": _profile_entry(asked.profile),
-            "budgets": _budget_entries(settings),
-            "baselines": tuple(baselines),
+            "profile": profile_entry(asked.profile),
+            "budgets": budget_entries(settings),
+            "baselines": tuple(rivals),
             "pick": None if picked is None else picked.trial,
-            "pick_reason": baseline_reason(baselines[fallback])
-            if fallback is not None
-            else pick_reason(offered, picked, settings.budgets),
+            "pick_reason": reason if fallback is None else baseline_reason(rivals[fallback]),
             "notes": tuple(said),
             "front": tuple(offered),
             "closest": _closest(models, admitted) if nothing else None,
@@ -116,9 +122,8 @@ def repriced_front(
     )
 
 
-def _with_cost(entry: EntryT, cost: Cost | None, settings: RunSettings) -> EntryT:
+def _with_cost(entry: EntryT, cost: Cost, settings: RunSettings) -> EntryT:
     """The entry at another cost; files that were made of it are those of the run, not these."""
-    assert cost is not None
     changes: dict[str, Any] = {
         "latency_ms": cost_entry(cost.latency_ms),
         "energy_mj": None if cost.energy_mj is None else cost_entry(cost.energy_mj),
@@ -141,17 +146,6 @@ def _admission(cost: Cost, settings: RunSettings) -> Admission:
     return admission(cost, settings.budgets, settings.confidence)
 
 
-def _fallback(
-    baselines: Sequence[BaselineEntry], scored: Sequence[Scored], settings: RunSettings
-) -> int | None:
-    costs = [
-        one.priced.cost
-        for one in scored
-        if isinstance(one.entry, BaselineEntry) and one.priced.cost is not None
-    ]
-    return best_baseline(baselines, [_admission(cost, settings).admitted for cost in costs])
-
-
 def _closest(
     models: Sequence[tuple[ModelEntry, Scored]], admitted: dict[int, Admission]
 ) -> ClosestEntry | None:
@@ -159,28 +153,6 @@ def _closest(
         return None
     nearest = min((model for model, _ in models), key=lambda model: admitted[model.trial].worst)
     return ClosestEntry(**{name: getattr(nearest, name) for name in ClosestEntry.model_fields})
-
-
-def _profile_entry(profile: HardwareProfile) -> ProfileEntry:
-    return ProfileEntry(
-        name=profile.name,
-        hash=profile.profile_hash,
-        evidence=profile.evidence,
-        runtime=f"{profile.runtime} {profile.runtime_version}",
-        power_mode=profile.power_mode,
-    )
-
-
-def _budget_entries(settings: RunSettings) -> tuple[BudgetEntry, ...]:
-    return tuple(
-        BudgetEntry(
-            quantity=budget.quantity,
-            limit=budget.limit,
-            unit=budget.unit,
-            confidence=settings.confidence,
-        )
-        for budget in settings.budgets
-    )
 
 
 # -- what the user should know -------------------------------------------------------------------
@@ -200,20 +172,18 @@ def _origin_notes(asked: Asked) -> list[str]:
 
 def _left_out(scored: Sequence[Scored]) -> list[str]:
     """Why fully trained networks have no cost on the target, and how many of them."""
-    found: Counter[tuple[str, str]] = Counter()
     names: dict[tuple[str, str], list[str]] = {}
     for one in scored:
         if one.priced.refusal is not None:
             kind = "trial" if isinstance(one.entry, ModelEntry) else "baseline"
             key = (kind, one.priced.refusal)
-            found[key] += 1
             names.setdefault(key, []).append(_short_name(one.entry))
     texts = []
-    for (kind, refusal), count in found.items():
-        listed = names[kind, refusal]
-        which = ", ".join(listed[:_MOST_LISTED]) + (" and others" if count > _MOST_LISTED else "")
-        plural = "" if count == 1 else "s"
-        texts.append(f"{count} {kind}{plural} left out ({which}): {refusal}")
+    for (kind, refusal), listed in names.items():
+        others = " and others" if len(listed) > _MOST_LISTED else ""
+        which = ", ".join(listed[:_MOST_LISTED]) + others
+        plural = "" if len(listed) == 1 else "s"
+        texts.append(f"{len(listed)} {kind}{plural} left out ({which}): {refusal}")
     return texts
 
 

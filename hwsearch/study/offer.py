@@ -8,11 +8,9 @@ from scipy.stats import kendalltau
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import (
     BaselineEntry,
-    BudgetEntry,
     ClosestEntry,
     FrontFile,
     ModelEntry,
-    ProfileEntry,
     ReachableEntry,
 )
 from hwsearch.space.candidate import Candidate
@@ -20,7 +18,7 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import Admission, admission, upper_of
 from hwsearch.study.finalize import FinalScore
 from hwsearch.study.front import extrapolation_notes, never_worse, notes, pick, pick_reason
-from hwsearch.study.output import entry
+from hwsearch.study.output import budget_entries, entry, profile_entry
 from hwsearch.study.records import Record
 from hwsearch.study.settings import RunSettings
 from hwsearch.study.workbench import Workbench
@@ -193,22 +191,8 @@ def _file(
         schema_version=1,
         target=profile.name,
         alias=settings.alias,
-        profile=ProfileEntry(
-            name=profile.name,
-            hash=profile.profile_hash,
-            evidence=profile.evidence,
-            runtime=f"{profile.runtime} {profile.runtime_version}",
-            power_mode=profile.power_mode,
-        ),
-        budgets=tuple(
-            BudgetEntry(
-                quantity=budget.quantity,
-                limit=budget.limit,
-                unit=budget.unit,
-                confidence=settings.confidence,
-            )
-            for budget in settings.budgets
-        ),
+        profile=profile_entry(profile),
+        budgets=budget_entries(settings),
         data=bench.data.describe(),
         baselines=tuple(base),
         pick=None if picked is None else picked.trial,

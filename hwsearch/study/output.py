@@ -24,10 +24,12 @@ from hwsearch.report.stored import (
     RUN_FILE,
     TRIAL_COLUMNS,
     TRIALS_FILE,
+    BudgetEntry,
     CountsEntry,
     DataEntry,
     FrontFile,
     HostEntry,
+    ProfileEntry,
     RunFile,
     RunProfileEntry,
     TrialRow,
@@ -82,6 +84,30 @@ def entry(
         "verified": None,
         "layers": layers,
     }
+
+
+def profile_entry(profile: HardwareProfile) -> ProfileEntry:
+    """The profile as ``front.json`` names it."""
+    return ProfileEntry(
+        name=profile.name,
+        hash=profile.profile_hash,
+        evidence=profile.evidence,
+        runtime=f"{profile.runtime} {profile.runtime_version}",
+        power_mode=profile.power_mode,
+    )
+
+
+def budget_entries(settings: RunSettings) -> tuple[BudgetEntry, ...]:
+    """The budgets as ``front.json`` holds them."""
+    return tuple(
+        BudgetEntry(
+            quantity=budget.quantity,
+            limit=budget.limit,
+            unit=budget.unit,
+            confidence=settings.confidence,
+        )
+        for budget in settings.budgets
+    )
 
 
 def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:

@@ -73,7 +73,8 @@ class Trial:
             except (BackboneError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 record = replace(record, state="failed", scores=(), reason=reason)
-        return replace(record, train_s=time.perf_counter() - start, **pace.seconds)
+        spent = time.perf_counter() - start
+        return replace(record, train_s=spent, step_s=pace.step_s, score_s=pace.score_s)
 
     def _climb(self, record: Record, candidate: Candidate, pace: "Pace") -> Record:
         """Go up the ladder until a rung shows that others are better."""
@@ -127,25 +128,27 @@ class Trial:
 
 
 class Pace:
-    """How long the parts of a trial take."""
+    """How long the parts of a trial take, in the mean."""
 
     def __init__(self) -> None:
-        self._step_s: list[float] = []
-        self._score_s: list[float] = []
+        self._steps_s: list[float] = []
+        self._scores_s: list[float] = []
 
     @property
-    def seconds(self) -> dict[str, float | None]:
-        """``step_s`` and ``score_s`` of a record, in the mean; None of what was not timed."""
-        return {
-            "step_s": fmean(self._step_s) if self._step_s else None,
-            "score_s": fmean(self._score_s) if self._score_s else None,
-        }
+    def step_s(self) -> float | None:
+        """Seconds of an optimizer step; None if no two were taken in a row."""
+        return fmean(self._steps_s) if self._steps_s else None
+
+    @property
+    def score_s(self) -> float | None:
+        """Seconds of a scoring; None if there was none."""
+        return fmean(self._scores_s) if self._scores_s else None
 
     def timed_score(self, model: nn.Module, data: DataSet, px: int) -> Score:
         """Score a network on the validation split."""
         start = time.perf_counter()
         score = validation_score(model, data, px)
-        self._score_s.append(time.perf_counter() - start)
+        self._scores_s.append(time.perf_counter() - start)
         return score
 
     def timing(self, on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -159,7 +162,7 @@ class Pace:
             nonlocal last
             now = time.perf_counter()
             if last is not None:
-                self._step_s.append(now - last)
+                self._steps_s.append(now - last)
             last = now
             on_step(done, total)
 

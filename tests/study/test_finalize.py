@@ -88,12 +88,22 @@ def test_finalize_when_some_are_done_trains_the_others_once(
     assert finals[int8.id].held_out.total == 30
 
 
-def timed(trial: int, bench: Workbench, *, part: float = 1.0, **times: float | None) -> Record:
+def timed(
+    trial: int,
+    bench: Workbench,
+    *,
+    train_s: float,
+    step_s: float | None,
+    score_s: float | None = 0.0,
+    part: float = 1.0,
+) -> Record:
     """A completed trial whose network has this part of the dense one's MACs."""
     dense = bench.describe(bench.baseline(make_knobs(), FP32))
     cost = replace(make_cost(1.0 + trial), macs=round(part * dense.macs))
     scores = (Score(correct=10 + trial, total=100),)
-    return make_record(trial, scores=scores, cost=cost, **times)
+    return make_record(
+        trial, scores=scores, cost=cost, train_s=train_s, step_s=step_s, score_s=score_s
+    )
 
 
 def test_time_kept_back_when_nothing_was_trained_is_none() -> None:
@@ -129,8 +139,8 @@ def test_time_kept_back_when_steps_were_not_timed_takes_all_as_steps() -> None:
 def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
     bench = make_bench()
     records = [
-        timed(0, bench, part=0.25, step_s=0.1, score_s=0.0, train_s=0.2),
-        timed(1, bench, part=0.5, step_s=0.2, score_s=0.0, train_s=0.4),
+        timed(0, bench, part=0.25, step_s=0.1, train_s=0.2),
+        timed(1, bench, part=0.5, step_s=0.2, train_s=0.4),
     ]
     small, large = 0.1 * 15 + 0.5, 0.2 * 15 + 0.5
     expected = small + large + large + 2 * (large * 2)
@@ -139,14 +149,14 @@ def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
 
 def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> None:
     bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, score_s=0.0, train_s=0.2) for n in range(30)]
+    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
     assert len(finalists(records, bench)) == 10
     assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 12 * 2.0)
 
 
 def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
     bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, score_s=0.0, train_s=0.2) for n in range(30)]
+    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
     stopped = timed(40, bench, step_s=9.0, score_s=1.0, train_s=90.0)
     more = [*records, replace(stopped, state="stopped")]
     assert finalization_s(more, bench) == finalization_s(records, bench)
@@ -154,7 +164,7 @@ def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
 
 def test_time_kept_back_on_this_machine_includes_timing() -> None:
     bench = make_bench()
-    record = timed(0, bench, step_s=0.1, score_s=0.0, train_s=0.2)
+    record = timed(0, bench, step_s=0.1, train_s=0.2)
     elsewhere = finalization_s([record], bench)
     bench.profile = bench.profile.model_copy(update={"name": "host"})
     assert finalization_s([record], bench) == pytest.approx(elsewhere + 1.15 * 4 * 2.0)

@@ -195,12 +195,12 @@ def test_pace_is_the_time_between_steps_in_a_row(monkeypatch: pytest.MonkeyPatch
     times = iter([10.0, 11.0, 12.5, 100.0, 100.5])
     monkeypatch.setattr(trial_module, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     pace, told = Pace(), list[tuple[int, int]]()
-    assert pace.seconds == {"step_s": None, "score_s": None}
+    assert (pace.step_s, pace.score_s) == (None, None)
     for total in (3, 2):  # what lies between two trainings is no step
         on_step = pace.timing(lambda done, total: told.append((done, total)))
         for done in range(1, total + 1):
             on_step(done, total)
-    assert pace.seconds == {"step_s": 1.0, "score_s": None}
+    assert (pace.step_s, pace.score_s) == (1.0, None)
     assert told == [(1, 3), (2, 3), (3, 3), (1, 2), (2, 2)]
 
 
@@ -212,7 +212,7 @@ def test_pace_of_scoring_is_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     pace, bench = Pace(), make_bench()
     for _ in range(2):
         assert pace.timed_score(nn.Identity(), bench.data, 16) == expected
-    assert pace.seconds == {"step_s": None, "score_s": 2.0}
+    assert (pace.step_s, pace.score_s) == (None, 2.0)
 
 
 def test_run_when_trained_says_how_long_a_step_and_a_scoring_took() -> None:
