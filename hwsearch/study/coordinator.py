@@ -17,6 +17,7 @@ from hwsearch.errors import (
 )
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
 from hwsearch.study.finalize import (
@@ -125,7 +126,7 @@ class Run:
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         # Which of them are offered is said by the front, which verification may change.
-        tuned = {record.trial for record in chosen}
+        tuned = {model.trial for model in searched.front}
         done = [record.finalized() if record.trial in tuned else record for record in records]
         self._write_progress(finished=datetime.now(UTC), records=done)
         for note in notes:
@@ -171,7 +172,8 @@ class Run:
     def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, FrontFile, list[str]]:
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
-        candidates = [r.candidate for r in chosen if r.candidate is not None]
+        base = [candidate for _, candidate in baselines]
+        best, *others = _best_first(chosen)
         trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
         folders = {
             **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
@@ -187,14 +189,28 @@ class Run:
 
         done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
         finals = finalize(
-            [*candidates, *(candidate for _, candidate in baselines)],
+            [best, *base, *others],
             done,
             bench,
+            needed={best.id, *(candidate.id for candidate in base)},
+            left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
             on_phase=self.watcher.phase,
             on_step=self.watcher.step,
             on_final=keep,
         )
-        return make_front(bench, chosen, baselines, finals, folders)
+        tuned = [r for r in chosen if r.candidate is not None and r.candidate.id in finals]
+        front, searched, dropped = make_front(bench, tuned, baselines, finals, folders)
+        late = [str(record.trial) for record in chosen if record not in tuned]
+        if not late:
+            return front, searched, dropped
+        note = (
+            f"the time limit left no time to train trial {', '.join(late)} fully; go on with: "
+            f"hwsearch run --resume {self.folder} --time-limit LONGER"
+        )
+        with_note = [
+            one.model_copy(update={"notes": (note, *one.notes)}) for one in (front, searched)
+        ]
+        return with_note[0], with_note[1], [note, *dropped]
 
     def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
         write_front(self.folder, front)
@@ -241,12 +257,16 @@ class Run:
     def _left_s(self, records: Sequence[Record]) -> float | None:
         settings = self.checked.settings
         if settings.time_limit_s is not None:
-            return max(0.0, settings.time_limit_s - self._spent_s())
+            return max(0.0, self._limit_left_s())
         if settings.trial_count is None or not records:
             return None
         mean = sum(record.train_s for record in records) / len(records)
         left = mean * (settings.trial_count - len(records))
         return left + finalization_s(records, self._bench)
+
+    def _limit_left_s(self) -> float:
+        assert self.checked.settings.time_limit_s is not None
+        return self.checked.settings.time_limit_s - self._spent_s()
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())
@@ -281,6 +301,12 @@ class Run:
             wall_s=wall_s,
             records=records,
         )
+
+
+def _best_first(records: Sequence[Record]) -> list[Candidate]:
+    """The networks of trained records, the most accurate first; ties by trial."""
+    ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
+    return [record.candidate for record in ordered if record.candidate is not None]
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -7,7 +7,7 @@ from tiny_network import OWN
 from torch import nn
 
 from hwsearch.accuracy.training import Score
-from hwsearch.bits import FP32, INT8
+from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.study.finalize import (
     FinalScore,
     baseline_candidates,
@@ -86,6 +86,33 @@ def test_finalize_when_some_are_done_trains_the_others_once(
     assert stored == [(int8.id, False)]
     assert finals[dense.id] is done
     assert finals[int8.id].held_out.total == 30
+
+
+@pytest.mark.parametrize(
+    ("left_s", "trained"), [(0.0, ["dense", "int8"]), (1e6, None), (None, None)]
+)
+def test_finalize_when_time_is_short_trains_what_is_needed(
+    left_s: float | None,
+    trained: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    bench = make_bench()
+    wanted = {
+        name: bench.baseline(make_knobs(), bits)
+        for name, bits in (("dense", FP32), ("half", FP16), ("int8", INT8))
+    }
+    finals = finalize(
+        list(wanted.values()), {}, bench,
+        needed={wanted["int8"].id},
+        left_s=None if left_s is None else lambda: left_s,
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+        on_final=lambda _final, _model: None,
+    )  # fmt: skip
+    # The first one tells how long a network takes.
+    assert set(finals) == {wanted[name].id for name in trained or wanted}
 
 
 def timed(

@@ -1,6 +1,7 @@
 # ruff: noqa: ANN401 - fakes take whatever the real function is given
 """A run ends within its time limit and makes use of it, by a clock that only work moves."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from tiny_network import make_data
 from torch import nn
 
 from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
 from hwsearch.study import coordinator, finalize, pictures, trial, workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.finalize import finalization_s
+from hwsearch.study.finalize import finalists, finalization_s
 from hwsearch.study.progress import Silent
+from hwsearch.study.records import Record
 
 
 class Work:
@@ -29,6 +32,7 @@ class Work:
         self.now_s = 0.0
         self.rest_s, self.us_per_weight = rest_s, us_per_weight
         self.scored = 0
+        self.slowdown = 1.0
 
     def monotonic(self) -> float:
         return self.now_s
@@ -38,7 +42,7 @@ class Work:
 
     def made(self, plain: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         def inherit(*arguments: Any, **named: Any) -> nn.Module:
-            self.now_s += self.rest_s
+            self.now_s += self.slowdown * self.rest_s
             return plain(*arguments, **named)
 
         return inherit
@@ -48,12 +52,12 @@ class Work:
     ) -> None:
         weights = sum(parameter.numel() for parameter in model.parameters())
         for step in range(recipe.steps):
-            self.now_s += self.us_per_weight * weights * 1e-6
+            self.now_s += self.slowdown * self.us_per_weight * weights * 1e-6
             on_step(step + 1, recipe.steps)
-        self.now_s += self.rest_s
+        self.now_s += self.slowdown * self.rest_s
 
     def score(self, *_: Any) -> Score:
-        self.now_s += self.rest_s
+        self.now_s += self.slowdown * self.rest_s
         self.scored += 1
         return Score(correct=15 + self.scored % 15, total=30)
 
@@ -76,6 +80,14 @@ def moved_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
     return patch
+
+
+def run_there(folder: Path, limit_s: float, trials: int | None = None) -> FrontFile:
+    training = {"base_steps": 4, "rung_steps": [10, 40], "final_steps": 120, "batch_size": 16}
+    space = make_space(training=training)
+    checked = make_checked(space=space, time_limit_s=limit_s, trials=trials)
+    folder.mkdir(exist_ok=True)
+    return Run(checked=checked, folder=folder, command="c", watcher=Silent()).execute()
 
 
 @pytest.mark.parametrize(
@@ -102,13 +114,46 @@ def test_a_run_ends_within_its_limit_and_uses_it(
         return seconds
 
     monkeypatch.setattr(coordinator, "finalization_s", remember)
-    training = {"base_steps": 4, "rung_steps": [10, 40], "final_steps": 120, "batch_size": 16}
-    checked = make_checked(space=make_space(training=training), time_limit_s=limit_s)
-    (tmp_path / "run").mkdir()
-    Run(checked=checked, folder=tmp_path / "run", command="c", watcher=Silent()).execute()
+    run_there(tmp_path / "run", limit_s)
 
     searched_s, kept_s = kept_back[-1]
     # Export and verification are not part of this run; a scoring for each of 12 is what they take.
     ship_s = finalize._SHIP_START_S + 12 * (finalize._SHIP_S + rest_s)
     assert work.now_s - searched_s + ship_s <= kept_s
     assert 0.75 * limit_s <= work.now_s + ship_s <= limit_s
+
+
+@pytest.mark.slow
+def test_a_machine_that_becomes_slower_tunes_fewer_networks(
+    moved_by: Callable[[float, float], Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, limit_s = moved_by(1.0, 2.0), 150.0
+
+    def slow_from_now_on(*arguments: Any) -> list[Record]:
+        work.slowdown = 2.5
+        return finalists(*arguments)
+
+    monkeypatch.setattr(coordinator, "finalists", slow_from_now_on)
+    front = run_there(tmp_path / "run", limit_s)
+    rows = read_run(tmp_path / "run").trials
+    tuned = {row.trial for row in rows if row.state == "finalized"}
+    searched = read_front(tmp_path / "run", SEARCHED_FILE)
+    assert {model.trial for model in searched.front} == tuned
+    assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
+    assert front.notes[0] == searched.notes[0]
+    told = re.match(r"the time limit left no time to train trial ([\d, ]+) fully", front.notes[0])
+    assert told is not None
+    late = {int(trial) for trial in told[1].split(", ")}
+    best = max((row for row in rows if row.accuracy_rung2), key=lambda row: row.accuracy_rung2 or 0)
+    assert best.trial in tuned
+    ship_s = finalize._SHIP_START_S + (len(tuned) + 2) * (finalize._SHIP_S + 2.5)
+    assert work.now_s + ship_s <= limit_s
+
+    # With more time the others are trained, too, and none of the first again.
+    monkeypatch.setattr(coordinator, "finalists", finalists)
+    work.slowdown, before = 1.0, work.scored
+    again = run_there(tmp_path / "run", 3 * limit_s, trials=len(rows))
+    assert not any("left no time" in note for note in again.notes)
+    more = read_front(tmp_path / "run", SEARCHED_FILE).front
+    assert {model.trial for model in more} == tuned | late
+    assert work.scored - before == 2 * len(late)
