@@ -9,16 +9,16 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hwsearch.api import Result, export, load, predict, search, verify
+    from hwsearch.api import Result, export, load, predict, reprice, search, verify
 
 __version__ = "0.1.0"
 
-__all__ = ["Result", "__version__", "export", "load", "predict", "search", "verify"]
+__all__ = ["Result", "__version__", "export", "load", "predict", "reprice", "search", "verify"]
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use: the search needs torch, `hwsearch --help` does not.
-    if name in {"Result", "export", "load", "predict", "search", "verify"}:
+    if name in {"Result", "export", "load", "predict", "reprice", "search", "verify"}:
         from hwsearch import api
 
         return getattr(api, name)

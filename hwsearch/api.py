@@ -335,6 +335,40 @@ def verify_log(
     return Result(folder=Path(run), front=take(Path(run), Path(log), name, watcher or Silent()))
 
 
+def reprice(run: str | Path, *, target: str, budget: str | Sequence[str] = ()) -> Result:
+    """Price the stored trials of a finished run for another target, and report them.
+
+    Networks and accuracies are those of the run; only the costs are predicted anew. The backbones
+    of the run are traced again, without weights; nothing is trained.
+
+    Args:
+        run: folder of the run.
+        target: name, alias or file of a hardware profile.
+        budget: such as "10ms", or several; those of the run if left out.
+
+    Returns:
+        The front, which may be empty, and the folder of its report, inside that of the run.
+
+    Raises:
+        UserError: a run, target or budget that cannot be used.
+    """
+    from hwsearch.hardware.targets import load_profile
+    from hwsearch.report.stored import read_run
+    from hwsearch.units import parse_budgets
+
+    # Mistakes are answered before torch is imported, which takes seconds.
+    texts = (budget,) if isinstance(budget, str) else tuple(budget)
+    load_profile(target)
+    if texts:
+        parse_budgets(texts)
+    read_run(Path(run))
+
+    from hwsearch.retarget.make import reprice_run
+
+    front, folder = reprice_run(Path(run), target, texts)
+    return Result(folder=folder, front=front)
+
+
 def _shipped(work: "Run") -> Result:
     """Search, then export and verify what was found."""
     from hwsearch.ship.finish import ship_run

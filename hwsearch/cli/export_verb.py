@@ -30,9 +30,9 @@ def command(run: Path, trial: str, dynamic_batch: bool, bake: bool) -> None:
     hwsearch export results/RUN --trial pick --dynamic-batch
     """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
     from hwsearch import api
-    from hwsearch.cli.view import make_view
+    from hwsearch.cli.view import open_view
 
-    with make_view() as view:
+    with open_view() as view:
         files = api.export(run, trial, dynamic_batch=dynamic_batch, bake=bake, watcher=view)
     for file in files:
         click.echo(str(file))

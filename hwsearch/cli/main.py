@@ -16,7 +16,7 @@ _VERBS: Final = {
     "predict": "Predict what a network costs on a target, and where the time goes.",
     "export": "Write the ONNX files of a run, and what goes with them.",
     "verify": "Score and time the files of a run again, and make its front anew.",
-    "report": "Make the report of a run again from its stored results.",
+    "report": "Make the report of a run again, or for another target.",
     "targets": "List the hardware profiles.",
     "spaces": "List the search spaces.",
     "profile": "Show or check a hardware profile, or make one from measurements.",

@@ -52,7 +52,7 @@ def command(
     \b
     hwsearch profile fit mine.csv --target raspberry-pi-4 --name my-board
     """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
-    from hwsearch.cli.measure_view import make_measure_view
+    from hwsearch.cli.measure_view import open_measure_view
     from hwsearch.cli.profile_output import output_path, save, show_fitted
     from hwsearch.hardware.file_model import Provenance
     from hwsearch.hardware.targets import load_profile
@@ -72,7 +72,7 @@ def command(
         runtime_version=runtime_version or profile.runtime_version,
         power_mode=power_mode or profile.power_mode,
     )
-    with make_measure_view() as view:
+    with open_measure_view() as view:
         view.phase(f"read {table}")
         own = read_own_table(
             table,

@@ -90,7 +90,7 @@ def command(
     hwsearch profile measure --on host
     hwsearch profile measure --on ssh://pi@board --base raspberry-pi-4
     """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
-    from hwsearch.cli.measure_view import make_measure_view
+    from hwsearch.cli.measure_view import open_measure_view
     from hwsearch.cli.profile_output import output_path, save, show_fitted
     from hwsearch.errors import RunInterrupted
     from hwsearch.hardware.measure.places import parse_place
@@ -111,7 +111,7 @@ def command(
     )  # fmt: skip
     folder = work or _cache(plan)
     try:
-        with make_measure_view() as view:
+        with open_measure_view() as view:
             measured = measure_target(plan, folder, view)
     except KeyboardInterrupt:
         raise RunInterrupted(

@@ -101,9 +101,9 @@ def command(
         )  # fmt: skip
 
     from hwsearch import api
-    from hwsearch.cli.view import make_view
+    from hwsearch.cli.view import open_view
 
-    with make_view() as view:
+    with open_view() as view:
         if resume_folder is not None:
             result = api.resume(resume_folder, trials=trials, time_limit=time_limit, watcher=view)
         else:

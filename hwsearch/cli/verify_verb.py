@@ -46,10 +46,10 @@ def command(
     if log is None and trial is not None:
         raise RunError("--trial goes with --trtexec; without it every model is verified")
     from hwsearch import api
-    from hwsearch.cli.view import make_view
+    from hwsearch.cli.view import open_view
 
     options = tuple(shlex.split(ssh_options or ""))
-    with make_view() as view:
+    with open_view() as view:
         if log is not None:
             front = api.verify_log(run, log, trial, watcher=view).front
         else:

@@ -4,9 +4,9 @@ import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Console, Group
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from hwsearch.study.progress import Watcher
     from hwsearch.study.records import Record
 
 #: Plain output says where a long phase is at most this often.
@@ -24,92 +25,80 @@ _QUIET_S: Final = 15.0
 _PLAIN_WIDTH: Final = 160
 
 
-class View(Protocol):
-    """A watcher that can be opened and closed."""
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop showing."""
-
-    def phase(self, text: str) -> None:
-        """Something longer begins."""
-
-    def step(self, done: int, total: int) -> None:
-        """A step of the current phase is done."""
-
-    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
-        """A trial ended."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-
-
-def make_view() -> View:
-    """A live view on a terminal, lines otherwise."""
+@contextmanager
+def open_view() -> "Iterator[Watcher]":
+    """What shows a run while the block runs: live on a terminal, as lines otherwise."""
     console = Console(stderr=True)
-    return LiveView(console) if console.is_terminal else PlainView()
+    if not console.is_terminal:
+        yield PlainView()
+        return
+    view = LiveView(console)
+    with view.live:
+        yield view
+
+
+class Lines:
+    """Lines on stderr, each after the time since the first could have been written."""
+
+    def __init__(self) -> None:
+        self._begun = self._said = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.wait()
+        sys.stderr.write(f"[{duration(self._said - self._begun):>7}] {text}\n")
+        sys.stderr.flush()
+
+    def wait(self) -> None:
+        """Be quiet again for a while, from now."""
+        self._said = time.monotonic()
+
+    @property
+    def quiet_for_long(self) -> bool:
+        """Whether it is time to say where a long phase is."""
+        return time.monotonic() - self._said > _QUIET_S
 
 
 class PlainView:
     """One line for each phase and trial."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._said = 0.0
+        self._lines = Lines()
         self._phase = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return
 
     def phase(self, text: str) -> None:
         """Announce what takes long; a trial is announced by its result."""
-        self._phase, self._said = text, time.monotonic()
-        if not text.startswith("trial "):
-            self._say(text)
+        self._phase = text
+        if text.startswith("trial "):
+            self._lines.wait()
+        else:
+            self._lines.say(text)
 
     def step(self, done: int, total: int) -> None:
         """Say where a long phase is, now and then."""
-        if time.monotonic() - self._said > _QUIET_S:
-            self._said = time.monotonic()
-            self._say(f"  {self._phase}: step {done} of {total}")
+        if self._lines.quiet_for_long:
+            self._lines.say(f"  {self._phase}: step {done} of {total}")
 
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """One line for a trial."""
         of = "" if planned is None else f" ({record.trial + 1} of {planned})"
         left = "" if left_s is None else f", {duration(left_s)} left"
-        self._say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
+        self._lines.say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
 
     def note(self, text: str) -> None:
         """Say it."""
-        self._say(text)
-
-    def _say(self, text: str) -> None:
-        spent = time.monotonic() - self._started
-        sys.stderr.write(f"[{duration(spent):>7}] {text}\n")
-        sys.stderr.flush()
+        self._lines.say(text)
 
 
 class LiveView:
-    """A panel that is redrawn: counts, the best so far, what runs now, time left."""
+    """A panel that is redrawn: counts, the best so far, what runs now, time left.
+
+    Attributes:
+        live: shows the panel while it is open.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
         self._started = time.monotonic()
         self._phase = ""
         self._steps = (0, 0)
@@ -118,18 +107,6 @@ class LiveView:
         self._best: Record | None = None
         self._planned: int | None = None
         self._left_s: float | None = None
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
 
     def phase(self, text: str) -> None:
         """Show what runs now."""
@@ -153,7 +130,7 @@ class LiveView:
 
     def note(self, text: str) -> None:
         """Print above the panel."""
-        self._live.console.print(Text(text))
+        self.live.console.print(Text(text))
 
     def _draw(self) -> None:
         grid = Table.grid(padding=(0, 2))
@@ -171,7 +148,7 @@ class LiveView:
         grid.add_row("now", Text(self._phase))
         done_steps, total = self._steps
         bar = ProgressBar(total=max(1, total), completed=done_steps, width=40)
-        self._live.update(Group(grid, bar))
+        self.live.update(Group(grid, bar))
 
 
 def trial_text(record: "Record") -> str:

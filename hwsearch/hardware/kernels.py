@@ -48,7 +48,8 @@ class KernelDesc:
 
     Attributes:
         name: path of the weighted module ("layer1.0.conv1"), or of the operation for the others.
-        in_channels: channels (features of a linear kernel) of the main input.
+        in_channels: channels (features of a linear kernel) of the main input; of all inputs of a
+            concatenation.
         out_channels: channels (features) of the output.
         kernel_size: (height, width) of the window; (1, 1) where there is none.
         stride: (height, width).

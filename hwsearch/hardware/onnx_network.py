@@ -463,11 +463,14 @@ class _Fuser:
         kept = _axis_after(source, shape) if axis is None else axis
         in_size, out_size = _size(source.shape, source.channel_axis), _size(shape, kept)
         ratio = max(1, round(in_size[0] / out_size[0])) if out_size[0] > 1 else 1
+        channels = _channels(shape, kept)
+        # A concatenation reads the channels of all its inputs; none is the main one.
+        joins = node.op == "Concat"
         kernel = _Kernel(
             name=self._unique(f"{node.scope}.{node.op}" if node.scope else node.name),
             kind=kind,
-            in_channels=_channels(source.shape, source.channel_axis),
-            out_channels=_channels(shape, kept),
+            in_channels=channels if joins else _channels(source.shape, source.channel_axis),
+            out_channels=channels,
             in_size=in_size,
             out_size=out_size,
             input_elements=sum(math.prod(self.values[name].shape) for name in inputs),

@@ -9,6 +9,9 @@ from hwsearch.files import named_files, nearest, read_model
 from hwsearch.hardware.power_modes import SEPARATOR, in_power_mode
 from hwsearch.hardware.profile import HardwareProfile
 
+#: The profile that describes the machine that hwsearch runs on.
+HOST_TARGET: Final = "host"
+
 #: ``aliases: [jetson, orin]`` on a line of its own, where every shipped profile has it.
 _ALIASES: Final = re.compile(r"^aliases: *\[([a-z0-9_.@, -]*)\] *(?:#.*)?$", re.MULTILINE)
 

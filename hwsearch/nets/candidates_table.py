@@ -8,7 +8,7 @@ import numpy as np
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, Ints, KernelTable
 from hwsearch.hardware.kernels import KernelKind
 from hwsearch.nets.blueprint import Blueprint
-from hwsearch.nets.trace import PICTURE, KernelTemplate
+from hwsearch.nets.trace import Channels, KernelTemplate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,9 @@ class CandidatesTable:
             activation_bits: of the same.
         """
         kernels = self.blueprint.trace.kernels
-        owners = (PICTURE, *self.layers)
         counts = self._channels(kept)
-        reads = _owned([kernel.in_owners for kernel in kernels], owners)
-        writes = _owned([kernel.out_owners for kernel in kernels], owners)
+        reads = _made_of([kernel.reads for kernel in kernels], self.layers)
+        writes = _made_of([kernel.writes for kernel in kernels], self.layers)
         dense = self._dense()
         in_now, in_dense = counts @ reads, dense @ reads
         out_now, out_dense = counts @ writes, dense @ writes
@@ -71,13 +70,11 @@ class CandidatesTable:
         )
 
     def _dense(self) -> Ints:
-        trace = self.blueprint.trace
-        channels = trace.out_channels()
-        first = trace.kernels[0].in_channels
-        return np.array([first, *(channels[layer] for layer in self.layers)], dtype=np.int64)
+        channels = self.blueprint.trace.out_channels()
+        return np.array([1, *(channels[layer] for layer in self.layers)], dtype=np.int64)
 
     def _channels(self, kept: Ints) -> Ints:
-        """Output channels of the picture and every layer, (candidates, 1 + layers)."""
+        """A one, and the output channels of every layer, (candidates, 1 + layers)."""
         at = {layer: position for position, layer in enumerate(self.layers, start=1)}
         groups = self.blueprint.graph.groups
         each = np.zeros((len(groups), len(self.layers) + 1), dtype=np.int64)
@@ -89,13 +86,17 @@ class CandidatesTable:
         return counts
 
 
-def _owned(owners_of: list[tuple[str, ...]], owners: tuple[str, ...]) -> Ints:
-    """How often each owner is among those of a kernel, (owners, kernels)."""
-    at = {owner: position for position, owner in enumerate(owners)}
-    matrix = np.zeros((len(owners), len(owners_of)), dtype=np.int64)
-    for kernel, names in enumerate(owners_of):
-        for name in names:
-            matrix[at[name], kernel] += 1
+def _made_of(channels: list[Channels], layers: tuple[str, ...]) -> Ints:
+    """For each kernel its fixed channels, and how often it has each layer's, (1 + layers, kernels).
+
+    Its product with what ``CandidatesTable._channels`` gives is ``Channels.count``.
+    """
+    at = {layer: position for position, layer in enumerate(layers, start=1)}
+    matrix = np.zeros((len(layers) + 1, len(channels)), dtype=np.int64)
+    for kernel, made_of in enumerate(channels):
+        matrix[0, kernel] = made_of.fixed
+        for layer in made_of.layers:
+            matrix[at[layer], kernel] += 1
     return matrix
 
 

@@ -5,14 +5,15 @@ a group; torch-pruning finds the groups. Some groups stay whole:
 
 - the classifier's outputs, which are the classes;
 - channels that a reshape, a split or a product of activations depends on (attention heads);
-- channels of a grouped convolution, whose groups would become uneven.
+- channels of a grouped convolution, whose groups would become uneven;
+- channels of a layer that runs on constants alone, and so is no kernel.
 """
 
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,6 +22,12 @@ from torch import nn
 
 from hwsearch.errors import BackboneError
 from hwsearch.nets.trace import Trace
+
+#: What torch-pruning raises where it cannot follow a network.
+_NOT_FOLLOWED: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +84,9 @@ def channel_graph(model: nn.Module, trace: Trace) -> ChannelGraph:
     groups = []
     for group in _groups(model, trace):
         per_layer = _outputs_of(group, model)
-        name = min(per_layer, key=lambda layer: order[layer])
+        name = _head(per_layer, order)
         channels = len(group[0].idxs)
-        if not _prunable(per_layer, group, trace):
+        if not order.keys() >= per_layer.keys() or not _prunable(per_layer, group, trace):
             continue
         if any(count % channels or count != dense[layer] for layer, count in per_layer.items()):
             continue  # only part of a layer's outputs is in the group: a split; left whole
@@ -110,7 +117,7 @@ def channel_importance(
     wanted = {group.name: group.channels for group in graph.groups}
     order = {kernel.name: at for at, kernel in enumerate(trace.kernels)}
     for group in _groups(model, trace):
-        name = min(_outputs_of(group, model), key=lambda layer: order[layer])
+        name = _head(_outputs_of(group, model), order)
         if name in wanted:
             with torch.no_grad():
                 scores = scorer(group).double().cpu().numpy()
@@ -155,7 +162,7 @@ def remove_channels(model: nn.Module, trace: Trace, removed: Mapping[str, tuple[
     graph = _dependencies(model, trace.input_px)
     roots = {}
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
-        name = min(_outputs_of(group, model), key=lambda layer: order[layer])
+        name = _head(_outputs_of(group, model), order)
         roots[name] = (group[0].dep.target.module, group[0].dep.handler)
     for name, channels in removed.items():
         if name not in roots:
@@ -179,8 +186,8 @@ def _dependencies(model: nn.Module, input_px: int) -> Any:  # noqa: ANN401 - unt
             parameter.requires_grad_(True)
         with _quiet(), torch.enable_grad():
             return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
-    except (RuntimeError, ValueError, AssertionError, AttributeError, KeyError) as error:
-        raise BackboneError(f"channels of this backbone cannot be followed: {error}") from error
+    except _NOT_FOLLOWED as error:
+        raise _not_followed(error) from error
     finally:
         model.train(was_training)
         for name, parameter in model.named_parameters():
@@ -197,7 +204,22 @@ def _quiet() -> Iterator[None]:
 
 def _groups(model: nn.Module, trace: Trace) -> Iterator[Any]:
     graph = _dependencies(model, trace.input_px)
-    yield from graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear])
+    try:
+        yield from graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear])
+    except _NOT_FOLLOWED as error:
+        raise _not_followed(error) from error
+
+
+def _not_followed(error: Exception) -> BackboneError:
+    return BackboneError(
+        f"channels of this backbone cannot be followed ({type(error).__name__}: {error}); "
+        "use another backbone"
+    )
+
+
+def _head(outputs: Mapping[str, int], order: Mapping[str, int]) -> str:
+    """The first layer of a group, in running order."""
+    return min(outputs, key=lambda layer: order.get(layer, len(order)))
 
 
 def _outputs_of(group: Any, model: nn.Module) -> dict[str, int]:  # noqa: ANN401
@@ -223,8 +245,10 @@ def _prunable(outputs: Mapping[str, int], group: Any, trace: Trace) -> bool:  # 
         return False
     for dependency, _ in group:
         module = dependency.target.module
-        if isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels:
-            return False
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            one_each = module.groups == module.in_channels == module.out_channels
+            if not one_each:
+                return False
         if isinstance(module, nn.GroupNorm):
             return False
     return True

@@ -20,9 +20,6 @@ from hwsearch.errors import BackboneError
 from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelDesc, KernelKind, NetworkDesc
 from hwsearch.nets.graph import VIEWS, Operation, Recording, record
 
-#: The owner of the channels of the picture itself.
-PICTURE: Final = "picture"
-
 _CONVOLUTIONS: Final = frozenset({"convolution", "_convolution"})
 _LINEARS: Final = frozenset({"addmm", "mm", "linear"})
 _PRODUCTS: Final = frozenset({"bmm", "baddbmm"})
@@ -52,6 +49,8 @@ _POINTWISE: Final = frozenset(
 _STRAIGHT: Final = frozenset(
     {"add", "sub", "rsub", "mul", "div", "neg", "relu", "hardtanh", "clamp", "clamp_min"}
 )
+#: Views of some of the elements only, unless all of them are asked for.
+_SPLITS: Final = frozenset({"chunk", "select", "slice", "split", "split_with_sizes", "unbind"})
 _PLAIN: Final = {
     **dict.fromkeys(_SOFTMAXES, KernelKind.SOFTMAX),
     **dict.fromkeys(_POOLINGS, KernelKind.POOLING),
@@ -59,13 +58,32 @@ _PLAIN: Final = {
 _FUSING: Final = WEIGHTED_KINDS | {KernelKind.MATMUL, KernelKind.NORM, KernelKind.ELEMENTWISE}
 
 
-@dataclass(kw_only=True)
-class KernelTemplate:
-    """A fused kernel of the dense network, with the owners of its channels.
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """What the channels of a value are made of.
 
     Attributes:
-        in_owners: layers whose output channels, in sum, are the input channels.
-        out_owners: the same of the output; a weighted kernel owns its own.
+        layers: weighted layers, all of whose outputs are among them; one that was concatenated
+            twice is named twice.
+        fixed: how many more there are that pruning leaves alone: those of the picture, and parts
+            of the outputs of a pinned layer.
+    """
+
+    layers: tuple[str, ...] = ()
+    fixed: int = 0
+
+    def count(self, out_channels: Mapping[str, int]) -> int:
+        """How many there are when layers have these output channels."""
+        return self.fixed + sum(out_channels[layer] for layer in self.layers)
+
+
+@dataclass(kw_only=True)
+class KernelTemplate:
+    """A fused kernel of the dense network, with what its channels are made of.
+
+    Attributes:
+        reads: channels of the main input; of all inputs of a concatenation.
+        writes: channels of the output; a weighted kernel makes its own.
         residual_elements: elements of a residual input that was fused (dense).
         has_bias: the folded kernel adds a bias.
         batch_norm: path of the batch normalization that was folded into it.
@@ -74,8 +92,8 @@ class KernelTemplate:
 
     name: str
     kind: KernelKind
-    in_owners: tuple[str, ...]
-    out_owners: tuple[str, ...]
+    reads: Channels
+    writes: Channels
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, int] = (1, 1)
@@ -127,12 +145,11 @@ class Trace:
             name: of the network.
             out_channels: for every weighted layer; depthwise layers follow their input.
         """
-        dense = {**self.out_channels(), PICTURE: self.kernels[0].in_channels}
-        current = {**out_channels, PICTURE: dense[PICTURE]}
+        dense = self.out_channels()
         return NetworkDesc(
             name=name,
             input_px=self.input_px,
-            kernels=tuple(_filled(kernel, dense, current) for kernel in self.kernels),
+            kernels=tuple(_filled(kernel, dense, out_channels) for kernel in self.kernels),
         )
 
 
@@ -155,10 +172,8 @@ def _filled(
     kernel: KernelTemplate, dense: Mapping[str, int], current: Mapping[str, int]
 ) -> KernelDesc:
     """A template with channels put in; exact because elements are proportional to channels."""
-    in_dense = sum(dense[owner] for owner in kernel.in_owners)
-    in_now = sum(current[owner] for owner in kernel.in_owners)
-    out_dense = sum(dense[owner] for owner in kernel.out_owners)
-    out_now = sum(current[owner] for owner in kernel.out_owners)
+    in_dense, in_now = kernel.reads.count(dense), kernel.reads.count(current)
+    out_dense, out_now = kernel.writes.count(dense), kernel.writes.count(current)
     in_channels = kernel.in_channels * in_now // in_dense
     out_channels = kernel.out_channels * out_now // out_dense
     groups = out_channels if kernel.kind is KernelKind.DEPTHWISE else kernel.groups
@@ -191,10 +206,10 @@ def _filled(
 
 @dataclass
 class _Value:
-    """What is known of an operation's output: who makes it, who owns its channels."""
+    """What is known of an operation's output: who makes it, what its channels are made of."""
 
     kernel: int
-    owners: tuple[str, ...]
+    channels: Channels
     channel_axis: int | None
     shape: tuple[int, ...]
     downsampling: int = 1
@@ -214,10 +229,12 @@ class _Fuser:
         self.values: dict[int, _Value] = {}
         self.pinned: set[str] = set()
         self.names: Counter[str] = Counter()
+        self.made: dict[str, int] = {}  # output channels of the weighted layers so far
         self.uses = self._count_uses()
 
     def trace(self) -> Trace:
-        self.values[-1] = _Value(-1, (PICTURE,), 1, self.recording.input_shape)
+        picture = self.recording.input_shape
+        self.values[-1] = _Value(-1, Channels(fixed=picture[1]), 1, picture)
         for operation in self.recording.operations:
             self.values[operation.index] = self._value(operation)
         last = self.values[self.recording.output].kernel
@@ -275,14 +292,14 @@ class _Fuser:
     def _view(self, operation: Operation) -> _Value:
         source = self.values[operation.inputs[0]]
         axis = _axis_after_view(operation, source)
-        splits = operation.op in {"chunk", "select", "slice", "split", "split_with_sizes", "unbind"}
+        splits = operation.op in _SPLITS
         whole = math.prod(operation.shape) == math.prod(source.shape)
         if (splits and not whole) or (axis is None and not whole):
-            self.pinned.update(source.owners)
+            self.pinned.update(source.channels.layers)
         if axis is None and len(operation.shape) > 2:
-            self.pinned.update(source.owners)
+            self.pinned.update(source.channels.layers)
         value = _Value(
-            source.kernel, source.owners, axis, operation.shape, source.downsampling, is_view=True
+            source.kernel, source.channels, axis, operation.shape, source.downsampling, is_view=True
         )
         value.copied = source.copied
         if operation.op in {"permute", "transpose"} and self._moves_data(operation):
@@ -350,7 +367,7 @@ class _Fuser:
     def _joined(self, operation: Operation, source: _Value) -> _Value:
         return _Value(
             source.kernel,
-            source.owners,
+            source.channels,
             source.channel_axis,
             operation.shape,
             source.downsampling,
@@ -435,8 +452,8 @@ class _Fuser:
             KernelTemplate(
                 name=name,
                 kind=kind,
-                in_owners=source.owners,
-                out_owners=(name,),
+                reads=source.channels,
+                writes=Channels(layers=(name,)),
                 in_channels=in_channels,
                 out_channels=out_channels,
                 kernel_size=kernel_size,
@@ -454,7 +471,7 @@ class _Fuser:
         )  # fmt: skip
         return _Value(
             len(self.kernels) - 1,
-            (name,),
+            Channels(layers=(name,)),
             axis,
             operation.shape,
             downsampling,
@@ -468,7 +485,7 @@ class _Fuser:
                 "use another backbone"
             )
         for index in operation.inputs:
-            self.pinned.update(self.values[index].owners)
+            self.pinned.update(self.values[index].channels.layers)
         value = self._plain(operation, KernelKind.MATMUL)
         kernel = self.kernels[value.kernel]
         kernel.macs = math.prod(operation.shape) * operation.in_shapes[0][-1]
@@ -486,10 +503,32 @@ class _Fuser:
         first = self.values[operation.inputs[0]]
         axis = next((a for a in operation.arguments.values() if isinstance(a, int)), 0)
         axis %= len(operation.shape)
-        owners = first.owners
-        if axis == (1 if first.channel_axis is None else first.channel_axis):
-            owners = tuple(o for at in operation.inputs for o in self.values[at].owners)
-        return self._plain(operation, KernelKind.COPY, owners=owners)
+        channels = first.channels
+        along = 1 if first.channel_axis is None else first.channel_axis
+        if operation.op == "cat" and axis == along:
+            parts = [self._part(self.values[at], axis) for at in operation.inputs]
+            channels = Channels(
+                layers=tuple(layer for part in parts for layer in part.layers),
+                fixed=sum(part.fixed for part in parts),
+            )
+        value = self._plain(operation, KernelKind.COPY, channels=channels)
+        # No single input is the main one: which is the largest changes with what is pruned.
+        kernel = self.kernels[value.kernel]
+        kernel.in_channels = kernel.out_channels
+        return value
+
+    def _part(self, value: _Value, axis: int) -> Channels:
+        """The channels that a value adds to a concatenation.
+
+        A flattened value has each of its channels as often as it has positions. One with some of
+        a layer's outputs only, as after a split, keeps what it has.
+        """
+        times, rest = divmod(value.shape[axis], value.channels.count(self.made))
+        if times and not rest:
+            channels = value.channels
+            return Channels(layers=channels.layers * times, fixed=channels.fixed * times)
+        self.pinned.update(value.channels.layers)
+        return Channels(fixed=value.shape[axis])
 
     def _plain(
         self,
@@ -497,14 +536,14 @@ class _Fuser:
         kind: KernelKind,
         weight_elements: int = 0,
         *,
-        owners: tuple[str, ...] | None = None,
+        channels: Channels | None = None,
         axis: int | None = None,
         copied: bool = False,
     ) -> _Value:
         """A kernel without a weighted layer: it reads its inputs and writes its output."""
         largest = max(operation.inputs, key=lambda at: math.prod(self.values[at].shape))
         source = self.values[largest]
-        owners = source.owners if owners is None else owners
+        channels = source.channels if channels is None else channels
         in_elements = sum(math.prod(shape) for shape in operation.in_shapes)
         shape = operation.in_shapes[operation.inputs.index(largest)]
         kept = axis if axis is not None else _axis_after(operation, source)
@@ -518,8 +557,8 @@ class _Fuser:
             KernelTemplate(
                 name=label if count == 1 else f"{label}#{count}",
                 kind=kind,
-                in_owners=owners,
-                out_owners=owners,
+                reads=channels,
+                writes=channels,
                 in_channels=_channels(shape, source.channel_axis),
                 out_channels=_channels(operation.shape, kept),
                 in_size=in_size,
@@ -533,7 +572,7 @@ class _Fuser:
         )
         return _Value(
             len(self.kernels) - 1,
-            owners,
+            channels,
             kept,
             operation.shape,
             source.downsampling * ratio,
@@ -543,6 +582,7 @@ class _Fuser:
     def _start(self, kernel: KernelTemplate, *, counted: bool = True) -> None:
         if counted:
             self.names[kernel.name] += 1
+            self.made[kernel.name] = kernel.out_channels
         self.kernels.append(kernel)
 
     def _weights_of(self, operation: Operation) -> int:
@@ -587,7 +627,9 @@ def _axis_after_view(operation: Operation, source: _Value) -> int | None:
         if operation.op == "transpose":
             first, second = (int(operation.arguments[at]) % len(shape) for at in (1, 2))
         return {first: second, second: first}.get(axis, axis)
-    if len(shape) == len(source.shape) and shape[axis] == source.shape[axis]:
+    if len(shape) == len(source.shape) and (
+        operation.op in _SPLITS or shape[axis] == source.shape[axis]
+    ):
         return axis
     channels = source.shape[axis]
     places = [at for at, size in enumerate(shape) if size == channels]

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import HostError, RunError, RunInterrupted
 from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
+from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile, read_front
 from hwsearch.ship.export import (
@@ -30,9 +30,6 @@ from hwsearch.ship.verify import (
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.output import add_wall_s
 from hwsearch.study.progress import Watcher
-
-#: The profile that describes the machine that hwsearch runs on.
-HOST_TARGET: Final = "host"
 
 
 def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:

@@ -24,7 +24,14 @@ from hwsearch.report.stored import (
 )
 from hwsearch.report.verified import VerifyFile
 from hwsearch.study.admission import Admission, admission
-from hwsearch.study.front import never_worse, notes, pick, pick_reason
+from hwsearch.study.front import (
+    baseline_reason,
+    best_baseline,
+    never_worse,
+    notes,
+    pick,
+    pick_reason,
+)
 from hwsearch.study.settings import RunSettings
 from hwsearch.units import format_quantity
 
@@ -213,12 +220,8 @@ def _as_shipped(entry: EntryT) -> EntryT:
 
 def _best_baseline(baselines: Sequence[BaselineEntry], settings: RunSettings) -> int | None:
     """Position of the most accurate baseline that meets the budgets, the faster on a tie."""
-    fitting = [
-        at for at, baseline in enumerate(baselines) if _admission(baseline, settings).admitted
-    ]
-    shipped = [_as_shipped(baseline) for baseline in baselines]
-    key = lambda at: (-shipped[at].accuracy, shipped[at].latency_ms.value, at)  # noqa: E731
-    return min(fitting, key=key, default=None)
+    admitted = [_admission(baseline, settings).admitted for baseline in baselines]
+    return best_baseline([_as_shipped(baseline) for baseline in baselines], admitted)
 
 
 def _closest(models: Sequence[ModelEntry], settings: RunSettings) -> ClosestEntry:
@@ -237,11 +240,7 @@ def _reason(
         shipped = [_as_shipped(model) for model in offered]
         return pick_reason(shipped, _as_shipped(picked), settings.budgets)
     if fallback is not None:
-        best = baselines[fallback]
-        return (
-            f"no searched model is better than the baselines; use {best.name} of {best.backbone}, "
-            "the most accurate baseline that meets the budget"
-        )
+        return baseline_reason(baselines[fallback])
     return "nothing met the budget"
 
 

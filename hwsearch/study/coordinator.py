@@ -17,13 +17,14 @@ from hwsearch.errors import (
 )
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
 from hwsearch.study.finalize import (
-    MOST_FINALISTS,
     FinalScore,
     baseline_candidates,
     finalists,
+    finalization_s,
     finalize,
 )
 from hwsearch.study.folder_lock import locked
@@ -35,17 +36,12 @@ from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
 from hwsearch.study.storage import ProposedTrial, StudyStore
 from hwsearch.study.trial import Trial
-from hwsearch.study.workbench import BASELINES, Workbench
+from hwsearch.study.workbench import Workbench
 
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
-#: On the time that finalization is expected to take: a limit of 20 minutes was overrun by 15 s of
-#: 230 s without it.
-_FINALIZE_MARGIN: Final = 1.15
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
-#: What a finished network takes to be exported and scored again: 1 to 2 s for the small ones.
-_SHIP_S: Final = 2.5
 
 
 @dataclass(kw_only=True)
@@ -130,7 +126,7 @@ class Run:
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         # Which of them are offered is said by the front, which verification may change.
-        tuned = {record.trial for record in chosen}
+        tuned = {model.trial for model in searched.front}
         done = [record.finalized() if record.trial in tuned else record for record in records]
         self._write_progress(finished=datetime.now(UTC), records=done)
         for note in notes:
@@ -176,7 +172,8 @@ class Run:
     def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, FrontFile, list[str]]:
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
-        candidates = [r.candidate for r in chosen if r.candidate is not None]
+        base = [candidate for _, candidate in baselines]
+        best, *others = _best_first(chosen)
         trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
         folders = {
             **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
@@ -192,14 +189,28 @@ class Run:
 
         done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
         finals = finalize(
-            [*candidates, *(candidate for _, candidate in baselines)],
+            [best, *base, *others],
             done,
             bench,
+            needed={best.id, *(candidate.id for candidate in base)},
+            left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
             on_phase=self.watcher.phase,
             on_step=self.watcher.step,
             on_final=keep,
         )
-        return make_front(bench, chosen, baselines, finals, folders)
+        tuned = [r for r in chosen if r.candidate is not None and r.candidate.id in finals]
+        front, searched, dropped = make_front(bench, tuned, baselines, finals, folders)
+        late = [str(record.trial) for record in chosen if record not in tuned]
+        if not late:
+            return front, searched, dropped
+        note = (
+            f"the time limit left no time to train trial {', '.join(late)} fully; go on with: "
+            f"hwsearch run --resume {self.folder} --time-limit LONGER"
+        )
+        with_note = [
+            one.model_copy(update={"notes": (note, *one.notes)}) for one in (front, searched)
+        ]
+        return with_note[0], with_note[1], [note, *dropped]
 
     def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
         write_front(self.folder, front)
@@ -241,28 +252,21 @@ class Run:
             return False
         trained = [record.train_s for record in records if record.train_s > 0]
         longest = max(trained[-10:], default=0.0)
-        return self._spent_s() + longest + self._finalize_s(records) > limit
+        return self._spent_s() + longest + finalization_s(records, self._bench) > limit
 
     def _left_s(self, records: Sequence[Record]) -> float | None:
         settings = self.checked.settings
         if settings.time_limit_s is not None:
-            return max(0.0, settings.time_limit_s - self._spent_s())
+            return max(0.0, self._limit_left_s())
         if settings.trial_count is None or not records:
             return None
         mean = sum(record.train_s for record in records) / len(records)
-        return mean * (settings.trial_count - len(records)) + self._finalize_s(records)
+        left = mean * (settings.trial_count - len(records))
+        return left + finalization_s(records, self._bench)
 
-    def _finalize_s(self, records: Sequence[Record]) -> float:
-        """Time that finalization and export will take, from the time of the trials so far."""
-        training = self.checked.settings.space.training
-        full = [record.train_s for record in records if len(record.scores) > 2]
-        if not full:
-            return 0.0
-        mean = sum(full) / len(full)
-        backbones = {record.knobs.backbone for record in records if len(record.scores) > 2}
-        networks = min(MOST_FINALISTS, len(full)) + len(BASELINES) * len(backbones)
-        tuned = mean * self._bench.final_steps / training.rung_steps[-1]
-        return networks * (_FINALIZE_MARGIN * tuned + _SHIP_S)
+    def _limit_left_s(self) -> float:
+        assert self.checked.settings.time_limit_s is not None
+        return self.checked.settings.time_limit_s - self._spent_s()
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._begin + sum(self.earlier_wall_s.values())
@@ -297,6 +301,12 @@ class Run:
             wall_s=wall_s,
             records=records,
         )
+
+
+def _best_first(records: Sequence[Record]) -> list[Candidate]:
+    """The networks of trained records, the most accurate first; ties by trial."""
+    ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
+    return [record.candidate for record in ordered if record.candidate is not None]
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -4,14 +4,15 @@ The score is taken on held-out data that no decision of the search has looked at
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from torch import nn
 
 from hwsearch.accuracy.ladder import advance, held_out_score, inherit, validation_score
 from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.front import non_dominated
@@ -19,6 +20,21 @@ from hwsearch.study.records import Record
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.trial import FINE_TUNING_RATE
 from hwsearch.study.workbench import BASELINES, Workbench
+
+#: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
+#: was overrun by 15 s of 230 s without it.
+_MARGIN: Final = 1.15
+#: What starting the process that scores the files takes, and exporting and scoring a file of a
+#: small network: 10 files took 2.8 s together on a busy core.
+_SHIP_START_S: Final = 4.0
+_SHIP_S: Final = 0.5
+#: The same of a file that is timed as well, since this machine is the target.
+_SHIP_TIMED_S: Final = 2.5
+
+#: Networks in a row, the slowest of which says how long the next one will take.
+_RECENT: Final = 3
+#: A phase of its own, since an exported file is scored on the same pictures once more.
+_SCORING: Final = "held-out scoring"
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason.
 _LEAST = 8
@@ -88,37 +104,105 @@ def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tupl
     return found
 
 
+def finalization_s(records: Sequence[Record], bench: Workbench) -> float:
+    """Seconds that finalization, export and verification will take if the search ends now.
+
+    From what the trials so far took: the time of an optimizer step is multiplied by the steps of
+    full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
+    what the largest network of its backbone took, more by as much as it has more MACs: the time
+    grows by no more than those. One more finalist is allowed for, which the next trial may bring.
+    """
+    chosen = finalists(records, bench)
+    if not chosen:
+        return 0.0
+    times = [_network_s(record, 1.0, bench) for record in chosen]
+    if len(chosen) < MOST_FINALISTS:
+        times.append(max(times))
+    completed = [record for record in records if record.state == "completed"]
+    for _, candidate in baseline_candidates(chosen, bench):
+        same = [r for r in completed if r.knobs.backbone == candidate.backbone]
+        largest = max(same, key=_macs)
+        factor = bench.describe(candidate).macs / _macs(largest)
+        times.append(_network_s(largest, max(1.0, factor), bench))
+    return _SHIP_START_S + _MARGIN * sum(times)
+
+
+def _network_s(record: Record, factor: float, bench: Workbench) -> float:
+    """Seconds that the network of a completed trial takes until its file is verified.
+
+    Args:
+        record: of the trial.
+        factor: by which another network of its backbone takes longer.
+        bench: of the run.
+    """
+    training, data = bench.settings.space.training, bench.data
+    last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
+    ship = _ship_s(bench)
+    if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
+        return factor * (record.train_s * max(1.0, bench.final_steps / last) + ship)
+    # It is made and settled no more often than in a trial.
+    rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
+    held_out = record.score_s * len(data.test) / len(data.validation)
+    tuned = record.step_s * bench.final_steps + rest + record.score_s + held_out
+    # The file is scored once more: no slower than fake quantization in torch is.
+    return factor * (tuned + ship + held_out)
+
+
+def _ship_s(bench: Workbench) -> float:
+    """Seconds that the file of a network takes, without being scored."""
+    timed = bench.profile.name == HOST_TARGET
+    return bench.export_s + (_SHIP_TIMED_S if timed else _SHIP_S)
+
+
+def _macs(record: Record) -> int:
+    assert record.cost is not None
+    return record.cost.macs
+
+
 def finalize(
     candidates: Sequence[Candidate],
     done: Mapping[str, FinalScore],
     bench: Workbench,
     *,
+    needed: Collection[str] = (),
+    left_s: Callable[[], float] | None = None,
     on_phase: Callable[[str], None],
     on_step: Callable[[int, int], None],
     on_final: Callable[[FinalScore, nn.Module], None],
 ) -> dict[str, FinalScore]:
-    """Fine-tune and score every candidate once.
+    """Fine-tune and score every candidate once, as far as there is time.
+
+    Time was kept back for all of them; a machine that has become slower since may not be done.
 
     Args:
-        candidates: finalists and baselines; equal ones are trained once.
+        candidates: finalists and baselines, the first ones first; equal ones are trained once.
         done: finished earlier (a resumed run); these are not trained again.
         bench: of the run.
+        needed: ids of those that are trained however long it takes.
+        left_s: seconds that are left, export and verification included; None if all there are.
         on_phase: is told which network is next.
         on_step: is called with each optimizer step.
         on_final: is called with each new result and its network, to be stored at once.
 
     Returns:
-        The result of each candidate by id.
+        The result of each candidate by id, less those that there was no time for.
     """
     finals = dict(done)
     wanted = {candidate.id: candidate for candidate in candidates}
     missing = [candidate for key, candidate in wanted.items() if key not in finals]
+    trained_s: list[float] = []
     for position, candidate in enumerate(missing, start=1):
+        if left_s is not None and trained_s and candidate.id not in needed:
+            scoring_s = bench.wall_s[_SCORING] / len(trained_s)
+            ship_s = _SHIP_START_S + (len(finals) + 1) * (_ship_s(bench) + scoring_s)
+            if left_s() < max(trained_s[-_RECENT:]) + ship_s:
+                continue
         on_phase(
             f"fine-tuning {position} of {len(missing)}: {candidate.backbone} at "
             f"{candidate.input_px} px"
         )
         finals[candidate.id] = _final(candidate, bench, on_step, on_final)
+        trained_s.append(finals[candidate.id].train_s)
     return finals
 
 
@@ -129,7 +213,8 @@ def _final(
     on_final: Callable[[FinalScore, nn.Module], None],
 ) -> FinalScore:
     training = bench.settings.space.training
-    before = bench.wall_s.get("finalize", 0.0)
+    phases = ("finalize", _SCORING)
+    before = sum(bench.wall_s.get(phase, 0.0) for phase in phases)
     with bench.timed("finalize"):
         model = inherit(bench.plan(candidate), bench.data, batch_size=training.batch_size)
         recipe = Recipe(
@@ -140,12 +225,13 @@ def _final(
         )
         advance(model, bench.data, candidate.input_px, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
+    with bench.timed(_SCORING):
         held_out = held_out_score(model, bench.data, candidate.input_px)
     final = FinalScore(
         candidate=candidate,
         validation=validation,
         held_out=held_out,
-        train_s=bench.wall_s["finalize"] - before,
+        train_s=sum(bench.wall_s[phase] for phase in phases) - before,
     )
     on_final(final, model)
     return final

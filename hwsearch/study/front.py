@@ -82,6 +82,31 @@ def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:
     return min(front, key=lambda m: (-m.accuracy, m.latency_ms.value, m.trial))
 
 
+def best_baseline(baselines: Sequence[BaselineEntry], admitted: Sequence[bool]) -> int | None:
+    """Position of the most accurate admitted baseline, the faster one on a tie; None of none."""
+    fitting = [at for at, fits in enumerate(admitted) if fits]
+    key = lambda at: (-baselines[at].accuracy, baselines[at].latency_ms.value, at)  # noqa: E731
+    return min(fitting, key=key, default=None)
+
+
+def baseline_reason(best: BaselineEntry) -> str:
+    """One sentence for the report where a baseline is the pick."""
+    return (
+        f"no searched model is better than the baselines; use {best.name} of {best.backbone}, "
+        "the most accurate baseline that meets the budget"
+    )
+
+
+def extrapolation_notes(trials: Sequence[int], profile: str) -> list[str]:
+    """A note on trials that the profile was not fitted to the like of, if there are any."""
+    if not trials:
+        return []
+    return [
+        f"the latency of trial {', '.join(map(str, trials))} is extrapolated: it is unlike the "
+        f"networks that {profile} was fitted to, so its interval is wider"
+    ]
+
+
 def pick_reason(
     front: Sequence[ModelEntry], picked: ModelEntry | None, budgets: Sequence[Budget]
 ) -> str:

@@ -8,19 +8,17 @@ from scipy.stats import kendalltau
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import (
     BaselineEntry,
-    BudgetEntry,
     ClosestEntry,
     FrontFile,
     ModelEntry,
-    ProfileEntry,
     ReachableEntry,
 )
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import Admission, admission, upper_of
 from hwsearch.study.finalize import FinalScore
-from hwsearch.study.front import never_worse, notes, pick, pick_reason
-from hwsearch.study.output import entry
+from hwsearch.study.front import extrapolation_notes, never_worse, notes, pick, pick_reason
+from hwsearch.study.output import budget_entries, entry, profile_entry
 from hwsearch.study.records import Record
 from hwsearch.study.settings import RunSettings
 from hwsearch.study.workbench import Workbench
@@ -123,18 +121,13 @@ def _extrapolated(
 ) -> list[str]:
     """A note on models that the profile was not fitted to the like of, if there are any."""
     trials = [
-        str(record.trial)
+        record.trial
         for record in chosen
         if record.trial in offered
         and record.cost is not None
         and record.cost.latency_ms.extrapolated
     ]
-    if not trials:
-        return []
-    return [
-        f"the latency of trial {', '.join(trials)} is extrapolated: it is unlike the networks that "
-        f"{bench.profile.name} was fitted to, so its interval is wider"
-    ]
+    return extrapolation_notes(trials, bench.profile.name)
 
 
 def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -> FrontFile:
@@ -198,22 +191,8 @@ def _file(
         schema_version=1,
         target=profile.name,
         alias=settings.alias,
-        profile=ProfileEntry(
-            name=profile.name,
-            hash=profile.profile_hash,
-            evidence=profile.evidence,
-            runtime=f"{profile.runtime} {profile.runtime_version}",
-            power_mode=profile.power_mode,
-        ),
-        budgets=tuple(
-            BudgetEntry(
-                quantity=budget.quantity,
-                limit=budget.limit,
-                unit=budget.unit,
-                confidence=settings.confidence,
-            )
-            for budget in settings.budgets
-        ),
+        profile=profile_entry(profile),
+        budgets=budget_entries(settings),
         data=bench.data.describe(),
         baselines=tuple(base),
         pick=None if picked is None else picked.trial,

@@ -24,12 +24,15 @@ from hwsearch.report.stored import (
     RUN_FILE,
     TRIAL_COLUMNS,
     TRIALS_FILE,
+    BudgetEntry,
     CountsEntry,
     DataEntry,
     FrontFile,
     HostEntry,
+    ProfileEntry,
     RunFile,
     RunProfileEntry,
+    TrialRow,
     read_run_file,
     replace_file,
 )
@@ -83,6 +86,30 @@ def entry(
     }
 
 
+def profile_entry(profile: HardwareProfile) -> ProfileEntry:
+    """The profile as ``front.json`` names it."""
+    return ProfileEntry(
+        name=profile.name,
+        hash=profile.profile_hash,
+        evidence=profile.evidence,
+        runtime=f"{profile.runtime} {profile.runtime_version}",
+        power_mode=profile.power_mode,
+    )
+
+
+def budget_entries(settings: RunSettings) -> tuple[BudgetEntry, ...]:
+    """The budgets as ``front.json`` holds them."""
+    return tuple(
+        BudgetEntry(
+            quantity=budget.quantity,
+            limit=budget.limit,
+            unit=budget.unit,
+            confidence=settings.confidence,
+        )
+        for budget in settings.budgets
+    )
+
+
 def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:
     """Write ``front.json``."""
     replace_file(folder / name, (front.model_dump_json(indent=1) + "\n").encode())
@@ -90,11 +117,16 @@ def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:
 
 def write_trials(folder: Path, records: Sequence[Record]) -> None:
     """Write ``trials.csv``, one line for each trial in order."""
+    write_rows(folder, [record.row() for record in records])
+
+
+def write_rows(folder: Path, rows: Sequence[TrialRow]) -> None:
+    """Write ``trials.csv`` from its lines."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, TRIAL_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        writer.writerow(record.row().model_dump())
+    for row in rows:
+        writer.writerow(row.model_dump())
     replace_file(folder / TRIALS_FILE, text.getvalue().encode())
 
 

@@ -25,6 +25,9 @@ class Record:
         probability: that the predicted cost meets every budget.
         reason: why it was stopped, refused or failed.
         original: number of the trial that evaluated the same candidate first.
+        train_s: seconds on the ladder.
+        step_s: seconds of an optimizer step, where two or more in a row were timed.
+        score_s: seconds of a scoring on the validation split, where there was one.
     """
 
     trial: int
@@ -37,6 +40,8 @@ class Record:
     reason: str | None = None
     original: int | None = None
     train_s: float = 0.0
+    step_s: float | None = None
+    score_s: float | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -61,6 +66,8 @@ class Record:
                 "reason": self.reason,
                 "original": self.original,
                 "train_s": self.train_s,
+                "step_s": self.step_s,
+                "score_s": self.score_s,
             }
         )
 
@@ -81,6 +88,9 @@ class Record:
                 reason=data["reason"],
                 original=data["original"],
                 train_s=data["train_s"],
+                # The first runs did not store these.
+                step_s=data.get("step_s"),
+                score_s=data.get("score_s"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import optuna
 from optuna.study import StudyDirection
@@ -55,12 +56,7 @@ class StudyStore:
 
     def records(self) -> list[Record]:
         """Every trial that came to an end, in order."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [
-            Record.from_json(trial.user_attrs[_RECORD])
-            for trial in trials
-            if _RECORD in trial.user_attrs and trial.state.is_finished()
-        ]
+        return _records(self._study.get_trials(deepcopy=False))
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried first, if nothing was tried yet."""
@@ -137,6 +133,40 @@ class StudyStore:
             self._study.tell(trial.number, state=TrialState.FAIL)
 
 
+def read_records(folder: Path) -> list[Record]:
+    """The trials of a run, in order, from its study, which is opened for reading only.
+
+    Raises:
+        RunError: the folder has no study, or one of another version of hwsearch.
+        HostError: it cannot be read.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        raise RunError(
+            f"{folder} has no {STUDY_FILE}, which holds the channels and bits of the trials; "
+            "give the folder of a run, as it was made"
+        )
+    name = f"file:{quote(str(path.resolve()))}"
+    url = URL.create("sqlite", database=name, query={"mode": "ro", "uri": "true"})
+    try:
+        storage = optuna.storages.RDBStorage(
+            url.render_as_string(), skip_compatibility_check=True, skip_table_creation=True
+        )
+        study = optuna.load_study(study_name=_NAME, storage=storage)
+        trials = study.get_trials(deepcopy=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return _records(trials)
+
+
+def _records(trials: Sequence[optuna.trial.FrozenTrial]) -> list[Record]:
+    return [
+        Record.from_json(trial.user_attrs[_RECORD])
+        for trial in trials
+        if _RECORD in trial.user_attrs and trial.state.is_finished()
+    ]
+
+
 def _open(path: Path, costs: int) -> optuna.Study:
     url = URL.create("sqlite", database=str(path)).render_as_string()
     try:
@@ -149,11 +179,13 @@ def _open(path: Path, costs: int) -> optuna.Study:
             load_if_exists=True,
         )
     except Exception as error:
-        # SQLAlchemy's errors have no common base with sqlite3's; all mean the same to the user.
-        line = str(error).strip().splitlines()[0]
-        raise HostError(
-            f"{path} cannot be opened as a study ({line}); check disk and file"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> HostError:
+    """SQLAlchemy's errors have no common base with sqlite3's; all mean the same to the user."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return HostError(f"{path} cannot be opened as a study ({line}); check disk and file")
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:

@@ -3,8 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Final
 
+from torch import nn
+
+from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import advance, inherit, validation_score
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.errors import BackboneError
@@ -62,22 +66,23 @@ class Trial:
             )  # fmt: skip
         if not admitted.admitted:
             return replace(record, state="over_budget", reason="predicted over the budget")
-        start = time.perf_counter()
+        start, pace = time.perf_counter(), Pace()
         with bench.timed("rungs"):
             try:
-                record = self._climb(record, candidate)
+                record = self._climb(record, candidate, pace)
             except (BackboneError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 record = replace(record, state="failed", scores=(), reason=reason)
-        return replace(record, train_s=time.perf_counter() - start)
+        spent = time.perf_counter() - start
+        return replace(record, train_s=spent, step_s=pace.step_s, score_s=pace.score_s)
 
-    def _climb(self, record: Record, candidate: Candidate) -> Record:
+    def _climb(self, record: Record, candidate: Candidate, pace: "Pace") -> Record:
         """Go up the ladder until a rung shows that others are better."""
         training = self.bench.settings.space.training
         data, px = self.bench.data, candidate.input_px
         plan = self.bench.plan(candidate)
         model = inherit(plan, data, batch_size=training.batch_size)
-        scores = [validation_score(model, data, px)]
+        scores = [pace.timed_score(model, data, px)]
         done = 0
         for rung, steps in enumerate(training.rung_steps):
             rival = self._rival(record, rung, scores[-1])
@@ -90,9 +95,9 @@ class Trial:
                 learning_rate=FINE_TUNING_RATE,
                 seed=derived_seed(self.bench.settings.seed, candidate.id, rung),
             )
-            advance(model, data, px, recipe, on_step=self.on_step)
+            advance(model, data, px, recipe, on_step=pace.timing(self.on_step))
             done = steps
-            scores.append(validation_score(model, data, px))
+            scores.append(pace.timed_score(model, data, px))
         return replace(record, scores=tuple(scores))
 
     def _same(self, candidate: Candidate) -> Record | None:
@@ -120,3 +125,45 @@ class Trial:
             if cheaper and their_score.accuracy >= score.accuracy + margin:
                 return other.trial
         return None
+
+
+class Pace:
+    """How long the parts of a trial take, in the mean."""
+
+    def __init__(self) -> None:
+        self._steps_s: list[float] = []
+        self._scores_s: list[float] = []
+
+    @property
+    def step_s(self) -> float | None:
+        """Seconds of an optimizer step; None if no two were taken in a row."""
+        return fmean(self._steps_s) if self._steps_s else None
+
+    @property
+    def score_s(self) -> float | None:
+        """Seconds of a scoring; None if there was none."""
+        return fmean(self._scores_s) if self._scores_s else None
+
+    def timed_score(self, model: nn.Module, data: DataSet, px: int) -> Score:
+        """Score a network on the validation split."""
+        start = time.perf_counter()
+        score = validation_score(model, data, px)
+        self._scores_s.append(time.perf_counter() - start)
+        return score
+
+    def timing(self, on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """What is to be called with each step of one training: it hands on what it is told.
+
+        A step takes the time between two calls; what lies before the first one is none.
+        """
+        last: float | None = None
+
+        def timed(done: int, total: int) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if last is not None:
+                self._steps_s.append(now - last)
+            last = now
+            on_step(done, total)
+
+        return timed

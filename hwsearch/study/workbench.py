@@ -29,10 +29,11 @@ from hwsearch.hardware.runtime_family import family_of
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
-from hwsearch.space.candidate import Candidate, canonical_json
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import value_of
+from hwsearch.study.backbones import Backbones
 from hwsearch.study.bit_costs import BitCosts
 from hwsearch.study.settings import RunSettings, derived_seed, full_steps
 
@@ -82,7 +83,7 @@ class Workbench:
         self.bit_costs = BitCosts(settings=settings, predictor=self.predictor)
         self.wall_s: dict[str, float] = {}
         self._on_phase, self._on_step = on_phase, on_step
-        self._blueprints: dict[tuple[BackboneRef, int], Blueprint] = {}
+        self._backbones = Backbones(space=settings.space, classes=len(data.class_names))
         self._prepared: dict[tuple[BackboneRef, int], Prepared] = {}
         self._base_px: dict[tuple[BackboneRef, int], int] = {}
 
@@ -90,25 +91,12 @@ class Workbench:
 
     def ref(self, knobs: Knobs | Candidate) -> BackboneRef:
         """The backbone that knobs or a candidate name."""
-        entry = self.settings.space.backbone(knobs.backbone)
-        arguments: list[str] = []
-        for choices, text in ((entry.depth, knobs.depth), (entry.width, knobs.width)):
-            if choices is not None and text is not None:
-                arguments.append(f"{canonical_json(choices.argument)}:{text}")
-        return BackboneRef(
-            name=knobs.backbone,
-            classes=len(self.data.class_names),
-            stem_stride=entry.stem_stride,
-            arguments="{" + ",".join(sorted(arguments)) + "}",
-        )
+        return self._backbones.ref(knobs)
 
     def blueprint(self, knobs: Knobs | Candidate) -> Blueprint:
         """Kernels and groups of the dense backbone."""
-        key = (self.ref(knobs), knobs.input_px)
-        if key not in self._blueprints:
-            with self.timed("trace"):
-                self._blueprints[key] = make_blueprint(*key)
-        return self._blueprints[key]
+        with self.timed("trace"):
+            return self._backbones.blueprint(knobs)
 
     def cheapest(self, knobs: Knobs) -> tuple[Cost, NetworkDesc]:
         """The least cost that any candidate of this backbone and input size can have.
@@ -129,20 +117,11 @@ class Workbench:
 
     def describe(self, candidate: Candidate) -> NetworkDesc:
         """The fused kernels of a candidate."""
-        blueprint = self.blueprint(candidate)
-        return blueprint.describe(candidate.channel_counts, candidate.layer_bits)
+        return self._backbones.describe(candidate)
 
     def baseline(self, backbone: Knobs, bits: LayerBits) -> Candidate:
         """The dense network with the same bits in every layer."""
-        blueprint = self.blueprint(backbone)
-        return Candidate.build(
-            backbone=backbone.backbone,
-            input_px=backbone.input_px,
-            depth=backbone.depth,
-            width=backbone.width,
-            channels={group.name: group.channels for group in blueprint.graph.groups},
-            bits={kernel.name: bits for kernel in blueprint.trace.kernels if kernel.weighted},
-        )
+        return self._backbones.uniform(backbone, bits)
 
     # -- what needs base weights ------------------------------------------------------------------
 
@@ -215,6 +194,12 @@ class Workbench:
     def timed(self, phase: str) -> "_Timer":
         """Add the time of a ``with`` block to a phase."""
         return _Timer(self.wall_s, phase)
+
+    @property
+    def export_s(self) -> float:
+        """Seconds that an export took when backbones were checked; 0 if none was."""
+        checks = sum(len(prepared.unfused) for prepared in self._prepared.values())
+        return self.wall_s.get("export check", 0.0) / checks if checks else 0.0
 
     @property
     def final_steps(self) -> int:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from hwsearch.cli import measure_view
-from hwsearch.cli.measure_view import BarView, LineView, left_text, make_measure_view
+from hwsearch.cli.measure_view import BarView, LineView, left_text, open_measure_view
 from hwsearch.cli.view import duration
 
 
@@ -26,14 +26,14 @@ def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with LineView() as view:
-        view.phase("measure 30 nets")
-        now[0] += 10
-        view.progress(0.2, "round 1")
-        now[0] += 10
-        view.progress(0.5, "round 2")
-        view.progress(0.6, "round 3")
-        view.note("the machine is restless")
+    view = LineView()
+    view.phase("measure 30 nets")
+    now[0] += 10
+    view.progress(0.2, "round 1")
+    now[0] += 10
+    view.progress(0.5, "round 2")
+    view.progress(0.6, "round 3")
+    view.note("the machine is restless")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
@@ -45,7 +45,8 @@ def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
 
 def test_a_bar_is_drawn_on_a_terminal() -> None:
     text = io.StringIO()
-    with BarView(Console(file=text, force_terminal=True, width=120)) as view:
+    view = BarView(Console(file=text, force_terminal=True, width=120))
+    with view.bars:
         view.progress(0.1, "before any phase")
         view.phase("export them")
         view.phase("measure 30 nets")
@@ -66,4 +67,5 @@ def test_the_view_goes_by_the_terminal(
         return Console(file=io.StringIO(), force_terminal=terminal)
 
     monkeypatch.setattr(measure_view, "Console", console)
-    assert isinstance(make_measure_view(), kind)
+    with open_measure_view() as view:
+        assert isinstance(view, kind)

@@ -69,3 +69,69 @@ def test_report_when_there_is_no_run_is_refused(
     assert ended.stderr.count("\n") == 1
     assert "run" in ended.stderr
     assert (tmp_path / "run").exists() == make
+
+
+@pytest.mark.slow
+def test_report_for_another_target_prints_and_writes_its_front(
+    hwsearch: Hwsearch, folder: Path, filled: Path
+) -> None:
+    # In the folder that holds the user's backbone, which is traced again.
+    assert (filled / "own_backbone.py").is_file()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    arguments = ("report", "run", "--target", "jetson-nano", "--budget", "500ms")
+    shown = hwsearch(*arguments, torch=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Report: run/targets/jetson-nano_500ms/report.md" in shown.stdout
+    assert "Latencies are predicted from profile jetson-nano" in shown.stdout
+    written = hwsearch(*arguments, "--json", torch=True)
+    front = json.loads(written.stdout)
+    assert front["target"] == "jetson-nano"
+    assert front["budgets"][0]["limit"] == 500.0
+    assert front == json.loads((folder / "targets/jetson-nano_500ms/front.json").read_text())
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.slow
+def test_report_for_another_target_when_nothing_fits_has_its_exit_code(
+    hwsearch: Hwsearch, folder: Path, filled: Path
+) -> None:
+    ended = hwsearch("report", "run", "--target", "jetson-nano", "--budget", "1us", torch=True)
+    assert ended.returncode == 1
+    assert "Closest: own_backbone:tiny" in ended.stdout
+    assert ended.stderr == "hwsearch: no network of run meets the budget on jetson-nano\n"
+    assert (folder / "targets" / "jetson-nano_1us" / "report.md").is_file()
+
+
+@pytest.mark.slow
+def test_report_for_another_target_when_the_backbone_is_not_found(
+    hwsearch: Hwsearch, folder: Path
+) -> None:
+    ended = hwsearch("report", "run", "--target", "jetson-nano", torch=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "module 'own_backbone' of backbone 'own_backbone:tiny' is not found" in ended.stderr
+    assert not (folder / "targets").exists()
+
+
+@pytest.mark.slow
+def test_report_as_json_is_the_front(hwsearch: Hwsearch, folder: Path) -> None:
+    ended = hwsearch("report", "run", "--json")
+    assert ended.stdout == (folder / "front.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "jetson-nan"], "target 'jetson-nan' is not known. Did you mean"),
+        (["--target", "jetson-nano"], "run is not a folder; give a run folder"),
+        (["--target", "jetson-nano", "--budget", "5"], "budget '5' has no unit"),
+        (["--budget", "5ms"], "--budget goes with --target"),
+    ],
+)
+def test_report_when_something_given_is_wrong_answers_at_once(
+    options: list[str], message: str, hwsearch: Hwsearch, tmp_path: Path
+) -> None:
+    ended = hwsearch("report", "run", *options)  # without torch
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"hwsearch: {message}")
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from hwsearch.accuracy.training import Score
-from hwsearch.cli.view import LiveView, PlainView, make_view, print_table, trial_text
+from hwsearch.cli.view import LiveView, PlainView, open_view, print_table, trial_text
 from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.records import Record
@@ -31,7 +31,7 @@ def drawn(*records: Record, left_s: float | None = 130.0) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=160, color_system=None)
     view = LiveView(console)
-    with view:
+    with view.live:
         view.phase("trial 3: lcnet_050 at 48 px")
         for record in records:
             view.trial(record, planned=48, left_s=left_s)
@@ -53,12 +53,12 @@ def test_text_of_a_trial_when_refused_says_why() -> None:
 def test_plain_view_when_told_of_a_run_writes_lines_to_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with PlainView() as view:
-        view.phase("reading digits")
-        view.phase("trial 3: resnet10t at 32 px")
-        view.trial(made(3, 187), planned=48, left_s=130.0)
-        view.trial(made(4, 20), planned=None, left_s=None)
-        view.note("[bold]'jetson' means jetson-orin-nano")
+    view = PlainView()
+    view.phase("reading digits")
+    view.phase("trial 3: resnet10t at 32 px")
+    view.trial(made(3, 187), planned=48, left_s=130.0)
+    view.trial(made(4, 20), planned=None, left_s=None)
+    view.note("[bold]'jetson' means jetson-orin-nano")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -119,18 +119,23 @@ def test_live_view_when_a_reason_has_brackets_shows_them() -> None:
 
 def test_live_view_when_noting_prints_above_the_panel() -> None:
     file = io.StringIO()
-    with LiveView(Console(file=file, force_terminal=True, width=100)) as view:
+    view = LiveView(Console(file=file, force_terminal=True, width=100))
+    with view.live:
         view.note("'jetson' means [jetson-orin-nano]")
     assert "'jetson' means [jetson-orin-nano]" in file.getvalue()
 
 
 def test_view_when_stderr_is_no_terminal_is_plain() -> None:
-    assert isinstance(make_view(), PlainView)
+    with open_view() as view:
+        assert isinstance(view, PlainView)
 
 
 def test_view_when_stderr_is_a_terminal_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert isinstance(make_view(), LiveView)
+    with open_view() as view:
+        assert isinstance(view, LiveView)
+        assert view.live.is_started
+    assert not view.live.is_started
 
 
 def test_table_when_piped_cuts_no_cell_and_leaves_no_blanks(

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ssh_server
 from measure_fixtures import write_net, write_nets
-from ssh_fixtures import NEEDS_SSHD, Server, free_port, make_key, serving
+from ssh_server import NEEDS_SSHD, Server, free_port, make_key, serving
 
 from hwsearch.errors import HostError
 from hwsearch.hardware.measure.kept import FILE_NAME
@@ -130,6 +131,17 @@ def test_a_host_that_is_measured_again_is_only_probed(
 # --- what does not
 
 
+def test_a_server_that_does_not_start_fails_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_server, "SSHD", shutil.which("false"))
+    with (
+        pytest.raises(pytest.fail.Exception, match="sshd did not start"),
+        serving(tmp_path, tmp_path),
+    ):
+        raise AssertionError("there is no server")
+
+
 def test_a_server_that_is_missing_is_reported(server: Server) -> None:
     place = replace(server.place, port=free_port())
     message = refusal(place)
@@ -145,19 +157,12 @@ def test_a_name_that_does_not_exist_is_reported(server: Server) -> None:
 
 def test_a_missing_key_is_reported(server: Server, tmp_path: Path) -> None:
     other = make_key(tmp_path / "other")
-    options = tuple(
-        str(other) if option.endswith("/user") else option for option in server.place.ssh_options
-    )
-    message = refusal(replace(server.place, ssh_options=options))
+    message = refusal(replace(server.place, ssh_options=server.options(key=other)))
     assert "accepts none of the keys; set one up with ssh-copy-id" in message
 
 
 def known_hosts_from(server: Server, path: Path) -> SshPlace:
-    options = tuple(
-        f"UserKnownHostsFile={path}" if option.startswith("UserKnownHostsFile=") else option
-        for option in server.place.ssh_options
-    )
-    return replace(server.place, ssh_options=options)
+    return replace(server.place, ssh_options=server.options(known=path))
 
 
 def test_a_changed_host_key_is_refused(server: Server, tmp_path: Path) -> None:

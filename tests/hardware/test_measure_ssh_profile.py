@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ssh_fixtures import NEEDS_SSHD, Server, serving
+from ssh_server import NEEDS_SSHD, Server, serving
 
 from hwsearch.files import read_model
 from hwsearch.hardware.profile import HardwareProfile

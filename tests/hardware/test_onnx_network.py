@@ -230,6 +230,13 @@ def test_second_residual_when_one_is_fused_is_a_kernel(tmp_path: Path) -> None:
     assert kernels[1].input_elements == 2 * 3 * 64
 
 
+def test_concatenation_when_inputs_differ_reads_the_channels_of_all(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "c"), node("Concat", "c x", "y", axis=1)]
+    _, kernel = read(tmp_path, nodes, {"w": floats(5, 3, 1, 1)})
+    assert (kernel.in_channels, kernel.out_channels) == (8, 8)
+    assert kernel.input_elements == kernel.output_elements == 8 * 64
+
+
 def test_activation_when_its_input_is_read_elsewhere_is_a_kernel(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Concat", "c r", "y", axis=1)]
     kernels = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1)})

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from branching_network import OWN
 
 from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.hardware.kernel_table import KernelTable, kernel_table
@@ -11,7 +12,9 @@ from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.candidates_table import CandidatesTable
 
-BACKBONES = ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_vit", "resnet10t"]
+BACKBONES = [
+    "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_vit", "resnet10t", OWN,
+]  # fmt: skip
 WIDTHS = (FP32, FP16, INT8)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import torch_pruning
 from torch import Tensor, nn
 
 from hwsearch.errors import BackboneError
@@ -298,3 +299,48 @@ def test_remove_channels_when_done_restores_state(
     remove_channels(pruned, blueprint.trace, {blueprint.graph.groups[-1].name: (0,)})
     assert pruned.training is training
     assert [n for n, p in pruned.named_parameters() if not p.requires_grad] == [frozen]
+
+
+class Ends(nn.Module):
+    """Whatever a test puts between a stem and a classifier; a layer beside them sees no picture."""
+
+    def __init__(self, middle: nn.Module, features: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.middle = middle
+        self.shift = nn.Linear(8, features)
+        self.constant = nn.Parameter(torch.ones(8))
+        self.head = nn.Linear(features, 4)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        values = self.middle(self.stem(picture)).mean((2, 3))
+        result: Tensor = self.head(values + self.shift(self.constant))
+        return result
+
+
+def groups_of(model: nn.Module) -> ChannelGraph:
+    shapes = copy.deepcopy(model).to("meta")
+    return channel_graph(shapes, trace(shapes, 16))
+
+
+def test_channel_graph_when_a_depthwise_layer_multiplies_leaves_it_whole() -> None:
+    # Output 2 n and 2 n + 1 belong to input n: no count but even ones could be kept.
+    graph = groups_of(Ends(nn.Conv2d(8, 16, 3, groups=8), 16))
+    assert graph.groups == ()
+
+
+def test_channel_graph_when_a_layer_runs_on_constants_leaves_it_whole() -> None:
+    graph = groups_of(Ends(nn.Conv2d(8, 12, 3), 12))
+    assert [group.name for group in graph.groups] == ["stem"]
+
+
+@pytest.mark.parametrize("part", ["build_dependency", "get_all_groups"])
+def test_channel_graph_when_channels_cannot_be_followed_is_refused(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("modulo by zero")  # as of a network that unrolls windows
+
+    monkeypatch.setattr(torch_pruning.DependencyGraph, part, lost)
+    with pytest.raises(BackboneError, match=r"\(ZeroDivisionError: modulo by zero\); use another"):
+        groups_of(Ends(nn.Conv2d(8, 12, 3), 12))

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hwsearch.errors import BackboneError
 from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.nets.backbone import BackboneRef, build
-from hwsearch.nets.trace import Trace, trace
+from hwsearch.nets.trace import Channels, Trace, trace
 
 PX = 64
 
@@ -172,7 +172,7 @@ def test_concatenation_when_two_branches_meet() -> None:
 
     network = traced(Small(Branches(), features=16))
     copy = next(k for k in network.kernels if k.kind is KernelKind.COPY)
-    assert copy.out_owners == ("middle.one", "middle.two")
+    assert copy.reads == copy.writes == Channels(layers=("middle.one", "middle.two"))
     pruned = network.describe("n", {"stem": 8, "middle.one": 2, "middle.two": 12, "head": 10})
     assert pruned.kernels[-1].in_channels == 14
 

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from ship_fixtures import copied, make_data, write_finished_run
+from ship_fixtures import copied, write_finished_run
+from tiny_network import make_data
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.ship import run_folder

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from tiny_network import OWN, PX, make_data
 from torch import nn
 
-from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import held_out_score, inherit
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.hardware.targets import load_profile
@@ -24,39 +25,10 @@ from hwsearch.study.records import Record
 from hwsearch.study.settings import RunSettings
 from hwsearch.study.workbench import Workbench
 
-OWN: Final = "ship_fixtures:tiny_backbone"
-PX: Final = 16
 BASELINES: Final = (
     ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),
     ("uniform-int8", INT8, "baseline_uniform-int8_tiny"),
 )
-
-
-def tiny_backbone(num_classes: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for inside, outside, stride in ((3, 16, 1), (16, 32, 2), (32, 32, 2)):
-        layers += [
-            nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(outside),
-            nn.ReLU(),
-        ]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
-
-
-def make_data() -> DataSet:
-    """Three classes of noise, told apart by the brightest channel."""
-    generator = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> Split:
-        labels = torch.arange(count) % 3
-        images = torch.randint(0, 200, (count, 3, PX, PX), generator=generator)
-        images[torch.arange(count), labels] += 40
-        return Split(images=images.to(torch.uint8), labels=labels)
-
-    return make_data_set(
-        name="made up", source="test", class_names=("red", "green", "it's \"blue\""),
-        splits=(split(60), split(30), split(30)), flip=False, shift_fraction=0.0,
-    )  # fmt: skip
 
 
 def make_settings(**changes: Any) -> RunSettings:  # noqa: ANN401

@@ -6,7 +6,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from ship_fixtures import PX, Remembers
+from ship_fixtures import Remembers
+from tiny_network import PX
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.bits import FP32, INT8

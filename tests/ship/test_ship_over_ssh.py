@@ -14,17 +14,13 @@ from typing import Any
 
 import pytest
 from ship_fixtures import Remembers
-from ssh_server import SSHD, Server, make_key, serving
+from ssh_server import NEEDS_SSHD, Server, make_key, serving
 
 from hwsearch.errors import HostError
 from hwsearch.report.verified import read_verified
 from hwsearch.ship.finish import verify_run
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(SSHD).exists(), reason="no OpenSSH server (openssh-server)"),
-    pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client"),
-]
+pytestmark = NEEDS_SSHD
 
 
 @pytest.fixture
@@ -54,7 +50,7 @@ def kill_runner(there: Path, killed: threading.Event) -> None:
 
 def verified(folder: Path, server: Server, watcher: Remembers, **options: Any) -> Any:  # noqa: ANN401
     return verify_run(
-        folder, watcher, on=server.place, python=sys.executable,
+        folder, watcher, on=server.place.name, python=sys.executable,
         ssh_options=options.pop("ssh_options", server.options()), **options,
     )  # fmt: skip
 
@@ -66,7 +62,7 @@ def refusal(folder: Path, server: Server, **options: Any) -> str:  # noqa: ANN40
         verified(folder, server, Remembers(), **options)
     message = str(caught.value)
     assert caught.value.exit_code == 3
-    assert message.startswith(f"{server.place}: ")
+    assert message.startswith(f"{server.place.name}: ")
     assert "\n" not in message
     assert (folder / "front.json").read_bytes() == before
     return message
@@ -82,9 +78,9 @@ def test_verify_over_ssh_times_every_file_and_leaves_nothing(
         found = read_verified(host_run / "models" / key)
         assert found is not None
         assert found.latency_ms is not None
-        assert found.latency_ms.place == server.place
+        assert found.latency_ms.place == server.place.name
         assert found.latency_ms.of_target
-    assert any(text.startswith(f"timing 4 files on {server.place}") for text in watcher.phases)
+    assert any(text.startswith(f"timing 4 files on {server.place.name}") for text in watcher.phases)
     written = json.loads((host_run / "front.json").read_text(encoding="utf-8"))
     assert written["baselines"][0]["latency_ms"]["source"] == "measured"
 

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ship_fixtures import OWN
+from tiny_network import OWN
 
 from hwsearch.errors import DataError, RunError
 from hwsearch.ship import run_folder

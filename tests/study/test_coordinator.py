@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from study_fixtures import BUDGETS, OWN, PX, make_checked, make_data, make_record
+from study_fixtures import BUDGETS, make_checked, make_record
+from tiny_network import OWN, PX, make_data
 
 from hwsearch.errors import (
     NothingFitsError,

@@ -1,13 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study_fixtures import OWN, make_bench, make_candidate, make_cost, make_knobs, make_record
+from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
+from tiny_network import OWN
 from torch import nn
 
 from hwsearch.accuracy.training import Score
-from hwsearch.bits import FP32, INT8
-from hwsearch.study.finalize import FinalScore, baseline_candidates, finalists, finalize
+from hwsearch.bits import FP16, FP32, INT8
+from hwsearch.study.finalize import (
+    FinalScore,
+    baseline_candidates,
+    finalists,
+    finalization_s,
+    finalize,
+)
 from hwsearch.study.records import Record
+from hwsearch.study.workbench import Workbench
 
 
 def point(trial: int, right: int, latency_ms: float, *, state: str = "completed") -> Record:
@@ -77,3 +86,112 @@ def test_finalize_when_some_are_done_trains_the_others_once(
     assert stored == [(int8.id, False)]
     assert finals[dense.id] is done
     assert finals[int8.id].held_out.total == 30
+
+
+@pytest.mark.parametrize(
+    ("left_s", "trained"), [(0.0, ["dense", "int8"]), (1e6, None), (None, None)]
+)
+def test_finalize_when_time_is_short_trains_what_is_needed(
+    left_s: float | None,
+    trained: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    bench = make_bench()
+    wanted = {
+        name: bench.baseline(make_knobs(), bits)
+        for name, bits in (("dense", FP32), ("half", FP16), ("int8", INT8))
+    }
+    finals = finalize(
+        list(wanted.values()), {}, bench,
+        needed={wanted["int8"].id},
+        left_s=None if left_s is None else lambda: left_s,
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+        on_final=lambda _final, _model: None,
+    )  # fmt: skip
+    # The first one tells how long a network takes.
+    assert set(finals) == {wanted[name].id for name in trained or wanted}
+
+
+def timed(
+    trial: int,
+    bench: Workbench,
+    *,
+    train_s: float,
+    step_s: float | None,
+    score_s: float | None = 0.0,
+    part: float = 1.0,
+) -> Record:
+    """A completed trial whose network has this part of the dense one's MACs."""
+    dense = bench.describe(bench.baseline(make_knobs(), FP32))
+    cost = replace(make_cost(1.0 + trial), macs=round(part * dense.macs))
+    scores = (Score(correct=10 + trial, total=100),)
+    return make_record(
+        trial, scores=scores, cost=cost, train_s=train_s, step_s=step_s, score_s=score_s
+    )
+
+
+def test_time_kept_back_when_nothing_was_trained_is_none() -> None:
+    assert finalization_s([], make_bench()) == 0.0
+    assert finalization_s([make_record(0, "over_budget")], make_bench()) == 0.0
+
+
+def test_time_kept_back_counts_steps_as_steps_and_the_rest_once() -> None:
+    # Two steps and three scorings in a trial, 15 steps in full fine-tuning.
+    bench = make_bench()
+    assert (bench.settings.space.training.rung_steps, bench.final_steps) == ((1, 2), 15)
+    record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.3 + 2 * 0.1 + 3 * 0.2)
+    # Made, tuned, scored on both splits; exported and scored once more.
+    network = 0.3 + 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2
+    # It, one more that the next trial may bring, and the two baselines.
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * network)
+
+
+def test_time_kept_back_for_scoring_goes_by_the_pictures() -> None:
+    bench = make_bench()
+    record = timed(0, bench, step_s=0.0, score_s=1.0, train_s=3.0)
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 3.5)
+    bench.data = replace(bench.data, test=bench.data.train)  # 60 pictures in place of 30
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 5.5)
+
+
+def test_time_kept_back_when_steps_were_not_timed_takes_all_as_steps() -> None:
+    bench = make_bench()
+    found = finalization_s([timed(0, bench, step_s=None, train_s=0.8)], bench)
+    assert found == pytest.approx(4.0 + 1.15 * 4 * (0.8 * 15 / 2 + 0.5))
+
+
+def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
+    bench = make_bench()
+    records = [
+        timed(0, bench, part=0.25, step_s=0.1, train_s=0.2),
+        timed(1, bench, part=0.5, step_s=0.2, train_s=0.4),
+    ]
+    small, large = 0.1 * 15 + 0.5, 0.2 * 15 + 0.5
+    expected = small + large + large + 2 * (large * 2)
+    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * expected, rel=1e-3)
+
+
+def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> None:
+    bench = make_bench()
+    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
+    assert len(finalists(records, bench)) == 10
+    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 12 * 2.0)
+
+
+def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
+    bench = make_bench()
+    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
+    stopped = timed(40, bench, step_s=9.0, score_s=1.0, train_s=90.0)
+    more = [*records, replace(stopped, state="stopped")]
+    assert finalization_s(more, bench) == finalization_s(records, bench)
+
+
+def test_time_kept_back_on_this_machine_includes_timing() -> None:
+    bench = make_bench()
+    record = timed(0, bench, step_s=0.1, train_s=0.2)
+    elsewhere = finalization_s([record], bench)
+    bench.profile = bench.profile.model_copy(update={"name": "host"})
+    assert finalization_s([record], bench) == pytest.approx(elsewhere + 1.15 * 4 * 2.0)

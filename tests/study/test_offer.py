@@ -1,5 +1,6 @@
 import pytest
-from study_fixtures import OWN, PX, make_bench, make_knobs
+from study_fixtures import make_bench, make_knobs
+from tiny_network import OWN, PX
 
 from hwsearch.study.admission import upper_of
 from hwsearch.study.offer import empty_front, reachable, reachable_text

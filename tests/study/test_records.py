@@ -3,7 +3,8 @@ import json
 from typing import Any
 
 import pytest
-from study_fixtures import OWN, make_cost, make_knobs, make_record
+from study_fixtures import make_cost, make_knobs, make_record
+from tiny_network import OWN
 
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError

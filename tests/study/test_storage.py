@@ -7,7 +7,7 @@ from study_fixtures import make_cost, make_knobs, make_record, make_space
 
 from hwsearch.errors import HostError, RunError
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.storage import STUDY_FILE, StudyStore
+from hwsearch.study.storage import STUDY_FILE, StudyStore, read_records
 from hwsearch.units import Quantity
 
 WITHIN: dict[Quantity, float] = {"latency": -0.5}
@@ -162,3 +162,28 @@ def test_finals_when_opened_again(tmp_path: Path) -> None:
     store.set_final("abc", '{"x":1}')
     store.set_final("def", "2")
     assert make_store(tmp_path).finals() == {"abc": '{"x":1}', "def": "2"}
+
+
+def test_read_records_when_a_run_is_stored_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "a run #1 %20"
+    folder.mkdir()
+    store = make_store(folder)
+    asked = play(store, 3)
+    store.ask()  # a trial that has not ended
+    before = (folder / STUDY_FILE).read_bytes()
+    records = read_records(folder)
+    assert [record.knobs for record in records] == asked
+    assert records == store.records()
+    assert (folder / STUDY_FILE).read_bytes() == before
+
+
+def test_read_records_when_there_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"has no study.db, which holds the channels"):
+        read_records(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_records_when_the_study_is_spoilt(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_bytes(b"no database" * 100)
+    with pytest.raises(HostError, match=r"cannot be opened as a study .*check disk and file"):
+        read_records(tmp_path)

@@ -1,9 +1,12 @@
 # ruff: noqa: ANN401 - fakes take whatever the real function is given
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from study_fixtures import OWN, make_bench, make_cost, make_knobs, make_record
+from study_fixtures import make_bench, make_cost, make_knobs, make_record, make_space
+from tiny_network import OWN
+from torch import nn
 
 from hwsearch.accuracy.ladder import advance
 from hwsearch.accuracy.training import Score
@@ -12,7 +15,7 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.study import trial as trial_module
 from hwsearch.study import workbench as workbench_module
 from hwsearch.study.records import Record
-from hwsearch.study.trial import Trial
+from hwsearch.study.trial import Pace, Trial
 from hwsearch.study.workbench import Workbench
 
 
@@ -186,3 +189,39 @@ def test_run_when_climbing_trains_the_difference_of_the_rungs(
     assert [recipe.steps for recipe in recipes] == [1, 1]  # rungs (1, 2)
     assert recipes[0].seed != recipes[1].seed
     assert record.knobs.backbone == OWN
+
+
+def test_pace_is_the_time_between_steps_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 11.0, 12.5, 100.0, 100.5])
+    monkeypatch.setattr(trial_module, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    pace, told = Pace(), list[tuple[int, int]]()
+    assert (pace.step_s, pace.score_s) == (None, None)
+    for total in (3, 2):  # what lies between two trainings is no step
+        on_step = pace.timing(lambda done, total: told.append((done, total)))
+        for done in range(1, total + 1):
+            on_step(done, total)
+    assert (pace.step_s, pace.score_s) == (1.0, None)
+    assert told == [(1, 3), (2, 3), (3, 3), (1, 2), (2, 2)]
+
+
+def test_pace_of_scoring_is_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 2.0, 5.0, 8.0])
+    monkeypatch.setattr(trial_module, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    expected = Score(correct=1, total=3)
+    monkeypatch.setattr(trial_module, "validation_score", lambda *_: expected)
+    pace, bench = Pace(), make_bench()
+    for _ in range(2):
+        assert pace.timed_score(nn.Identity(), bench.data, 16) == expected
+    assert (pace.step_s, pace.score_s) == (None, 2.0)
+
+
+def test_run_when_trained_says_how_long_a_step_and_a_scoring_took() -> None:
+    training = {"base_steps": 4, "rung_steps": [1, 3], "final_steps": 2, "batch_size": 16}
+    bench = make_bench(space=make_space(training=training))
+    record = Trial(number=0, bench=bench, history=[], on_step=lambda _done, _total: None).run(
+        make_knobs()
+    )
+    assert record.step_s is not None
+    assert record.score_s is not None
+    assert 0 < record.step_s + 3 * record.score_s < record.train_s
+    assert Record.from_json(record.to_json()) == record

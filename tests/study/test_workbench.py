@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from study_fixtures import (
     CONFIDENCE,
-    OWN,
-    PX,
     make_bench,
-    make_data,
     make_knobs,
     make_profile,
     make_settings,
     make_space,
 )
+from tiny_network import OWN, PX, make_data
 
 from hwsearch.accuracy.base_weights import base_network
 from hwsearch.bits import FP32, INT8

@@ -1,13 +1,11 @@
 # ruff: noqa: ANN401 - fakes take whatever the real function is given
-"""A tiny backbone, data, device and records, so that a whole search takes a second."""
+"""A space of the tiny backbone, a device and records, so that a search takes a second."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from tiny_network import OWN, PX, make_data
 
-from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.cost import Cost, Prediction
@@ -22,42 +20,8 @@ from hwsearch.study.records import Record
 from hwsearch.study.settings import RunSettings
 from hwsearch.study.workbench import Workbench
 
-OWN = "study_fixtures:tiny_backbone"
 BUDGETS = ("1ms", "1MB")
-PX = 16
 CONFIDENCE = 0.9
-
-
-def tiny_backbone(num_classes: int) -> nn.Module:
-    """Three convolutions with batch norm; the widths leave room for blocks of 8 channels."""
-    layers: list[nn.Module] = []
-    for inside, outside, stride in ((3, 16, 1), (16, 32, 2), (32, 32, 2)):
-        layers += [
-            nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(outside),
-            nn.ReLU(),
-        ]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
-
-
-def make_data(seed: int = 0) -> DataSet:
-    """Three classes of noise, told apart by the brightest channel."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def split(count: int) -> Split:
-        labels = torch.arange(count) % 3
-        images = torch.randint(0, 200, (count, 3, PX, PX), generator=generator)
-        images[torch.arange(count), labels] += 40
-        return Split(images=images.to(torch.uint8), labels=labels)
-
-    return make_data_set(
-        name="made up",
-        source="test",
-        class_names=("red", "green", "blue"),
-        splits=(split(60), split(30), split(30)),
-        flip=False,
-        shift_fraction=0.0,
-    )
 
 
 def make_space(**changes: Any) -> SearchSpace:

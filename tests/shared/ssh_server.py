@@ -1,4 +1,4 @@
-"""A real OpenSSH server on loopback, run as the current user with keys of its own."""
+"""A real OpenSSH server on loopback, run as the current user, with keys of its own."""
 
 import contextlib
 import getpass
@@ -6,13 +6,24 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-SSHD: Final = shutil.which("sshd") or "/usr/sbin/sshd"
+import pytest
+
+from hwsearch.hardware.measure.ssh import SshPlace
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+#: Marks of every test that needs one.
+NEEDS_SSHD = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(SSHD).exists(), reason="no OpenSSH server (openssh-server)"),
+    pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +31,7 @@ class Server:
     """A running server.
 
     Attributes:
+        folder: of its keys and of the files that ``ssh`` is given.
         there: what is TMPDIR for those who log in.
     """
 
@@ -28,9 +40,15 @@ class Server:
     there: Path
 
     @property
-    def place(self) -> str:
-        """As ``--on`` takes it."""
-        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+    def place(self) -> SshPlace:
+        """For those who log in with the right key, and know that of the server."""
+        return SshPlace(
+            host="127.0.0.1",
+            user=getpass.getuser(),
+            port=self.port,
+            python=sys.executable,
+            ssh_options=self.options(),
+        )
 
     def options(self, *, key: Path | None = None, known: Path | None = None) -> tuple[str, ...]:
         """As ``--ssh-option`` takes them."""
@@ -63,17 +81,22 @@ def make_key(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def serving(folder: Path, there: Path) -> Iterator[Server]:
-    """A server until the block ends."""
-    if os.getuid() == 0:  # else it separates no privileges
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    host_key = make_key(folder / "host")
-    make_key(folder / "user")
-    shutil.copy(folder / "user.pub", folder / "authorized_keys")
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+        port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+@contextlib.contextmanager
+def serving(folder: Path, there: Path) -> Iterator[Server]:
+    """A server with keys of its own, until the block ends."""
+    if os.getuid() == 0:  # else it separates no privileges
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    host_key, port = make_key(folder / "host"), free_port()
+    make_key(folder / "user")
+    shutil.copy(folder / "user.pub", folder / "authorized_keys")
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {host_key}\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\n"
@@ -89,7 +112,11 @@ def serving(folder: Path, there: Path) -> Iterator[Server]:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
+            if server.poll() is not None:
+                pytest.fail(f"sshd did not start: {(folder / 'log').read_text()}")
             time.sleep(0.1)
+        else:
+            pytest.fail(f"sshd does not answer: {(folder / 'log').read_text()}")
         yield Server(port=port, folder=folder, there=there)
     finally:
         server.terminate()

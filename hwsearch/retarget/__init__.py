@@ -1,0 +1,1 @@
+"""The trials of a finished run at the costs that they have on another target."""

@@ -1,0 +1,33 @@
+"""A finished search for a Jetson, made once; tests work on copies of its folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from study_fixtures import make_settings
+from tiny_network import make_data
+
+from hwsearch.hardware.targets import load_profile
+from hwsearch.study import pictures
+from hwsearch.study.coordinator import Run
+from hwsearch.study.preflight import Checked
+from hwsearch.study.progress import Silent
+
+SEARCHED_FOR = "jetson-orin-nano"
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a run")
+    settings = make_settings(target=SEARCHED_FOR, budget_texts=("10ms", "1MB"), trials=6)
+    checked = Checked(settings=settings, profile=load_profile(SEARCHED_FOR))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
+        Run(checked=checked, folder=folder, command="hwsearch run", watcher=Silent()).execute()
+    return folder
+
+
+@pytest.fixture
+def run_folder(made_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_run, tmp_path / "run"))

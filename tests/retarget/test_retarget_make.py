@@ -1,0 +1,249 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny_network
+from tiny_network import OWN
+from torch import nn
+
+import hwsearch
+from hwsearch.deploy.network_file import load_network
+from hwsearch.errors import BackboneError, RunError, TargetError, UserError
+from hwsearch.hardware.predictor import CostPredictor
+from hwsearch.hardware.targets import load_profile
+from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
+from hwsearch.retarget import make
+from hwsearch.retarget.make import reprice_run
+from hwsearch.retarget.pricing import Priced
+from hwsearch.retarget.trials import open_finished
+from hwsearch.study.backbones import Backbones
+from hwsearch.study.records import cost_entry
+
+SEARCHED_FOR = "jetson-orin-nano"
+#: Has fp32 and int8, and no fp16.
+OTHER = "raspberry-pi-4"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but what was made for other targets."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "targets" not in path.relative_to(folder).parts
+    }
+
+
+def costs(front: FrontFile) -> list[object]:
+    return [
+        (m.trial, m.latency_ms, m.energy_mj, m.size_bytes, m.macs, m.meets_budget_probability)
+        for m in front.scored
+    ]
+
+
+def test_reprice_for_its_own_target_is_what_the_run_said(run_folder: Path) -> None:
+    before = read_run(run_folder)
+    front, place = reprice_run(run_folder, SEARCHED_FOR)
+    assert front.front
+    assert costs(front) == costs(before.front)
+    assert (front.pick, front.pick_reason) == (before.front.pick, before.front.pick_reason)
+    assert front.baseline_pick == before.front.baseline_pick
+    assert front.budgets == before.front.budgets
+    assert front.profile == before.front.profile
+    after = read_run(place)
+    assert after.front == front
+    for row, same in zip(before.trials, after.trials, strict=True):
+        # A backbone that was refused as a whole had no network of its own to price.
+        assert same == row or row.candidate == ""
+    assert front.notes[0] == f"these are the predicted costs of the run, made for {SEARCHED_FOR}"
+
+
+def test_reprice_changes_nothing_that_the_run_wrote(run_folder: Path) -> None:
+    before = contents(run_folder)
+    _, place = reprice_run(run_folder, OTHER)
+    assert contents(run_folder) == before
+    assert place == run_folder / "targets" / f"{OTHER}_10ms_1MB"
+    names = {path.name for path in place.iterdir()}
+    assert names == {
+        "front.json", "front.csv", "run.json", "trials.csv", "report.md", "pareto.svg",
+        "pareto.png",
+    }  # fmt: skip
+    first = contents(place)
+    reprice_run(run_folder, OTHER)
+    assert contents(place) == first
+
+
+def test_reprice_prices_the_networks_that_were_really_trained(run_folder: Path) -> None:
+    """Their weights lie in the run: as many, in the same shapes, as what was priced."""
+    front, _ = reprice_run(run_folder, "jetson-nano", ["1000ms"])
+    settings = open_finished(run_folder).settings
+    backbones = Backbones(space=settings.space, classes=3)
+    predictor = CostPredictor(load_profile("jetson-nano"), settings.confidence)
+    searched = read_front(run_folder, SEARCHED_FILE)
+    layers = {model.trial: model.layers for model in searched.front}
+    assert front.front
+    for model in front.front:
+        stored = layers[model.trial]
+        assert stored is not None
+        module, card = load_network((run_folder / stored).parent / "model.safetensors")
+        network = backbones.describe(card.candidate)
+        for kernel in network.weighted:
+            layer = module.get_submodule(kernel.name)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            assert layer.weight.shape[:2] == (kernel.out_channels, kernel.in_channels)
+            assert model.weight_bits[kernel.name] == kernel.bits.weight_bits
+        cost = predictor.predict(network)
+        assert model.latency_ms == cost_entry(cost.latency_ms)
+        assert cost.energy_mj is not None
+        assert model.energy_mj == cost_entry(cost.energy_mj)
+        assert (model.size_bytes, model.macs) == (cost.size_bytes, cost.macs)
+
+
+def test_reprice_keeps_accuracies_and_says_whose_they_are(run_folder: Path) -> None:
+    front, place = reprice_run(run_folder, "jetson-nano", ["1000ms"])
+    searched = read_front(run_folder, SEARCHED_FILE)
+    known = {model.trial: (model.accuracy, model.accuracy_ci95) for model in searched.front}
+    assert front.front
+    for model in front.front:
+        assert (model.accuracy, model.accuracy_ci95) == known[model.trial]
+        assert model.latency_ms.source == "predicted"
+        assert model.latency_ms.low < model.latency_ms.value < model.latency_ms.high
+        assert (model.artefact, model.verified, model.layers) == (None, None, None)
+    assert front.target == front.profile.name == "jetson-nano"
+    assert front.notes[0].startswith(
+        f"nothing was searched for jetson-nano: networks and accuracies are those of a run for "
+        f"{SEARCHED_FOR}"
+    )
+    report = (place / "report.md").read_text(encoding="utf-8")
+    assert "# Models for jetson-nano under 1000 ms" in report
+    assert "nothing was searched for jetson-nano" in report
+    about = read_run(place).run
+    assert about.profile.name == "jetson-nano"
+    assert about.command == "hwsearch report run --target jetson-nano --budget 1000ms"
+    assert about.configuration == read_run(run_folder).run.configuration
+
+
+def test_reprice_when_bits_do_not_run_leaves_trials_out(run_folder: Path) -> None:
+    front, place = reprice_run(run_folder, OTHER, ["1000ms"])
+    searched = read_front(run_folder, SEARCHED_FILE)
+    halves = {m.trial for m in searched.front if 16 in m.weight_bits.values()}
+    assert halves, "the run has no network with fp16 layers, so that nothing is left out"
+    assert not halves.intersection(model.trial for model in front.front)
+    listed = ", ".join(str(trial) for trial in sorted(halves)[:6])
+    [note] = [note for note in front.notes if "left out" in note]
+    assert note.startswith(f"{len(halves)} trial")
+    assert f"({listed}" in note
+    assert note.endswith(f": {OTHER} does not run fp16")
+    rows = {row.trial: row for row in read_run(place).trials}
+    for trial in halves:
+        assert (rows[trial].latency_ms, rows[trial].macs) == (None, None)
+        assert rows[trial].reason == f"{OTHER} does not run fp16"
+        assert rows[trial].validation_accuracy is not None
+    assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
+
+
+def test_reprice_under_other_budgets_has_a_folder_of_its_own(run_folder: Path) -> None:
+    first, one = reprice_run(run_folder, "jetson-nano", ["1000ms"])
+    second, two = reprice_run(run_folder, "jetson-nano", ["900ms", "2MB"])
+    assert (one.name, two.name) == ("jetson-nano_1000ms", "jetson-nano_900ms_2MB")
+    assert [budget.limit for budget in first.budgets] == [1000.0]
+    assert [budget.limit for budget in second.budgets] == [900.0, 2e6]
+    assert read_run(one).front == first
+
+
+def test_reprice_from_python_gives_front_and_folder(run_folder: Path) -> None:
+    result = hwsearch.reprice(run_folder, target="jetson-nano", budget="1000ms")
+    assert result.folder == run_folder / "targets" / "jetson-nano_1000ms"
+    assert result.front == read_front(result.folder)
+    with pytest.raises(UserError, match="budget '10' has no unit"):
+        hwsearch.reprice(run_folder, target="jetson-nano", budget="10")
+
+
+def test_reprice_when_nothing_meets_the_budget_names_the_closest(run_folder: Path) -> None:
+    front, place = reprice_run(run_folder, "jetson-nano", ["1us"])
+    assert (front.front, front.pick, front.baseline_pick) == ((), None, None)
+    assert front.closest is not None
+    searched = read_front(run_folder, SEARCHED_FILE)
+    assert front.closest.trial in {model.trial for model in searched.front}
+    assert front.pick_reason == "nothing met the budget"
+    assert "Nothing meets the budget" in (place / "report.md").read_text(encoding="utf-8")
+
+
+def test_reprice_with_an_alias_says_what_it_means(run_folder: Path) -> None:
+    front, _ = reprice_run(run_folder, "jetson")
+    assert front.alias == "jetson"
+    assert front.target == load_profile("jetson").name
+
+
+def test_reprice_when_the_target_runs_nothing_is_refused(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Priced(cost=None, refusal="it runs int2 only")
+    monkeypatch.setattr(make, "price", lambda *_: refused)
+    with pytest.raises(TargetError, match=r"can be priced: it runs int2 only. Start a run for ras"):
+        reprice_run(run_folder, OTHER)
+    assert not (run_folder / "targets").exists()
+
+
+def test_reprice_when_the_target_has_no_energy_refuses_its_budget(run_folder: Path) -> None:
+    with pytest.raises(TargetError, match="coral-edge-tpu has no energy model"):
+        reprice_run(run_folder, "coral-edge-tpu", ["5mJ"])
+
+
+def test_reprice_when_the_target_is_unknown(run_folder: Path) -> None:
+    with pytest.raises(TargetError, match=r"target 'jetson-nan' is not known.*jetson-nano"):
+        reprice_run(run_folder, "jetson-nan")
+
+
+def test_reprice_when_the_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a folder; give a run folder"):
+        reprice_run(tmp_path / "none", OTHER)
+    with pytest.raises(RunError, match=r"has no run.json, so the run has not finished"):
+        reprice_run(tmp_path, OTHER)
+
+
+def test_reprice_when_the_run_has_not_finished(run_folder: Path) -> None:
+    told = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    (run_folder / "run.json").write_text(json.dumps({**told, "finished": None}))
+    with pytest.raises(RunError, match=r"has not finished; continue it with: hwsearch run --res"):
+        reprice_run(run_folder, OTHER)
+
+
+def test_reprice_when_the_study_is_gone(run_folder: Path) -> None:
+    (run_folder / "study.db").unlink()
+    with pytest.raises(RunError, match=r"has no study.db, which holds the channels and bits"):
+        reprice_run(run_folder, OTHER)
+
+
+def test_reprice_when_the_folder_was_made_for_another_target(run_folder: Path) -> None:
+    _, place = reprice_run(run_folder, OTHER, ["1000ms"])
+    with pytest.raises(RunError, match=r"give the folder of a run, as it was made"):
+        reprice_run(place, "jetson-nano")
+
+
+def test_reprice_when_no_network_was_trained_fully(run_folder: Path) -> None:
+    (run_folder / SEARCHED_FILE).unlink()
+    with pytest.raises(RunError, match=r"no network of .* was trained fully"):
+        reprice_run(run_folder, OTHER)
+
+
+def test_reprice_when_the_settings_are_of_another_version(run_folder: Path) -> None:
+    told = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    told["configuration"]["unheard_of"] = 1
+    (run_folder / "run.json").write_text(json.dumps(told))
+    with pytest.raises(RunError, match="was written by another version of hwsearch"):
+        reprice_run(run_folder, OTHER)
+
+
+def test_reprice_when_the_backbone_has_changed(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(num_classes: int) -> nn.Module:
+        model = plain(num_classes)
+        assert isinstance(model, nn.Sequential)
+        model[0] = nn.Conv2d(3, 16, 5, padding=2, bias=False)
+        return model
+
+    plain = tiny_network.tiny_backbone
+    monkeypatch.setattr(tiny_network, "tiny_backbone", other)
+    with pytest.raises(BackboneError, match=f"'{OWN}' is another network than when the run"):
+        reprice_run(run_folder, OTHER)
