@@ -40,8 +40,8 @@ from hwsearch.study.output import WEIGHTS_FILE, host_name, write_front
 
 #: How far two measurements of one file differ at least, as a standard deviation of the logarithm.
 #: Two measurements of one net in fresh processes differed by 1.7 % (median of 399 on a shared
-#: machine, hw_profiles/host.yaml); 141 models that runs returned differed by 3.0 % (root mean square,
-#: benchmarks/deploy/remeasure.py).
+#: machine, hw_profiles/host.yaml); 141 models that runs returned differed by 3.0 % (root mean
+#: square, benchmarks/deploy/remeasure.py).
 LEAST_SIGMA_LOG: Final = 0.03
 #: The figures say nothing of more than one thread unless that was asked for.
 THREADS: Final = 1
