@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from hwsearch.bits import LayerBits
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.kernel_templates import Trace
 from hwsearch.nets.prune import ChannelGraph, channel_graph
-from hwsearch.nets.trace import Trace, trace
+from hwsearch.nets.trace import trace
 
 
 @dataclass(frozen=True, kw_only=True)

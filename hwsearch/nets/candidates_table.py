@@ -8,7 +8,7 @@ import numpy as np
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, Ints, KernelTable
 from hwsearch.hardware.kernels import KernelKind
 from hwsearch.nets.blueprint import Blueprint
-from hwsearch.nets.trace import Channels, KernelTemplate
+from hwsearch.nets.kernel_templates import Channels, KernelTemplate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _filled(
     out_now: Ints,
     out_dense: Ints,
 ) -> dict[str, Ints]:
-    """``trace._filled`` for arrays of the shape (candidates, kernels)."""
+    """``kernel_templates._filled`` for arrays of the shape (candidates, kernels)."""
 
     def fixed(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hwsearch.errors import BackboneError
 from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.nets.backbone import BackboneRef, build
-from hwsearch.nets.trace import Channels, Trace, trace
+from hwsearch.nets.kernel_templates import Channels, Trace
+from hwsearch.nets.trace import trace
 
 PX = 64
 
