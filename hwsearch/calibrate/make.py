@@ -5,12 +5,14 @@ subnormal or infinite. So batch normalization gets the statistics that its input
 activations near 1 through any depth, and activations get their scales on random pictures.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from hwsearch.bits import LayerBits
 from hwsearch.calibrate.recipe import Recipe
 from hwsearch.deploy.export import export_onnx
 from hwsearch.deploy.ranges import Fusion, observe_output_ranges
@@ -45,20 +47,52 @@ def write_net(
         BackboneError: the net cannot be made or exported.
         OSError: the file cannot be written.
     """
-    pictures = _pictures(recipe.input_px, seed)
-    model = build(recipe.ref, recipe.input_px, seed=seed)
-    sizes = {group.name: group.channels for group in blueprint.graph.groups}
+    write_network(
+        blueprint,
+        recipe.kept(blueprint),
+        recipe.bits(blueprint),
+        path,
+        scheme=scheme,
+        fusion=fusion,
+        seed=seed,
+    )
+
+
+def write_network(
+    blueprint: Blueprint,
+    kept: Mapping[str, int],
+    bits: Mapping[str, LayerBits],
+    path: Path,
+    *,
+    scheme: Scheme = "affine",
+    fusion: Fusion | None = "relu",
+    seed: int = 0,
+) -> None:
+    """Write the ONNX file of a network as ``write_net`` does; raises what that raises.
+
+    Args:
+        blueprint: of the backbone at its size.
+        kept: channels by group.
+        bits: by layer.
+        path: of the file; its folder exists.
+        scheme: of quantized activations.
+        fusion: of the runtime.
+        seed: of weights and pictures.
+    """
+    input_px = blueprint.trace.input_px
+    pictures = _pictures(input_px, seed)
+    model = build(blueprint.ref, input_px, seed=seed)
     removed = {
-        name: tuple(range(kept, sizes[name]))
-        for name, kept in recipe.kept(blueprint).items()
-        if kept < sizes[name]
+        group.name: tuple(range(kept[group.name], group.channels))
+        for group in blueprint.graph.groups
+        if kept[group.name] < group.channels
     }
     model = pruned(model, blueprint, removed)
     _settle(model, pictures)
-    quantize(model, recipe.bits(blueprint), scheme)
+    quantize(model, bits, scheme)
     calibrate(model, [pictures])
     ranges = {} if fusion is None else observe_output_ranges(model, [pictures], fusion=fusion)
-    export_onnx(model, recipe.input_px, path, output_ranges=ranges)
+    export_onnx(model, input_px, path, output_ranges=ranges)
 
 
 def _pictures(input_px: int, seed: int) -> Tensor:

@@ -11,10 +11,14 @@ from torch import nn
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import (
+    BackboneError,
+    HostError,
     NothingFitsError,
     RunInterrupted,
     TrialsFailedError,
 )
+from hwsearch.hardware.recalibration import Recalibration
+from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile
 from hwsearch.space.candidate import Candidate
@@ -30,6 +34,7 @@ from hwsearch.study.finalize import (
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked
 from hwsearch.study.progress import Watcher
@@ -92,6 +97,7 @@ class Run:
                 )
             self._write_progress(finished=None)
             try:
+                self._hold_to_own_machine()
                 return self._search_and_finalize()
             except KeyboardInterrupt:
                 self._write_progress(finished=None)
@@ -123,6 +129,12 @@ class Run:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
             return self._nothing_fits(empty_front(bench, least, records), text)
         front, searched, notes = self._finalize(chosen)
+        known = self._bench.predictor.recalibration
+        if known is not None:
+            told = _told(known, self._bench.profile.name)
+            front, searched = (
+                one.model_copy(update={"notes": (told, *one.notes)}) for one in (front, searched)
+            )
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         # Which of them are offered is said by the front, which verification may change.
@@ -133,6 +145,24 @@ class Run:
             self.watcher.note(note)
         make_report(self.folder)
         return front
+
+    def _hold_to_own_machine(self) -> None:
+        """Correct the profile where the target is this machine; once, before the first trial."""
+        bench = self._bench
+        if bench.profile.name != HOST_TARGET:
+            return
+        known = self._store.recalibration()
+        if known is None and not self._store.records():
+            try:
+                with bench.timed("timing here"):
+                    known = recalibrated(bench, self.watcher.phase)
+            except (HostError, BackboneError) as error:
+                self.watcher.note(f"{bench.profile.name} was not held to this machine: {error}")
+                return
+            self._store.set_recalibration(known)
+        if known is not None:
+            bench.recalibrate(known)
+            self.watcher.note(_told(known, bench.profile.name))
 
     def _search(self) -> None:
         records = self._store.records()
@@ -307,6 +337,15 @@ def _best_first(records: Sequence[Record]) -> list[Candidate]:
     """The networks of trained records, the most accurate first; ties by trial."""
     ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
     return [record.candidate for record in ordered if record.candidate is not None]
+
+
+def _told(recalibration: Recalibration, profile: str) -> str:
+    """What was learned of this machine, for people."""
+    return (
+        f"{recalibration.networks} networks were timed here before the search: latencies are taken "
+        f"to be {recalibration.factor:.3g} x what profile {profile} predicts, and intervals "
+        f"{recalibration.sigma_share:.2g} x as wide"
+    )
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -1,5 +1,6 @@
 """The Optuna study of a run: proposals, records and their order. The only truth about trials."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
 from hwsearch.errors import HostError, RunError
+from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.space.knobs import Choice, Knobs, knob_choices
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.study.records import Record
@@ -25,6 +27,7 @@ SAMPLER: Final = "TPESampler(multivariate=True)"
 ProposedTrial = optuna.Trial
 
 _RECORD, _FINAL, _FINGERPRINT, _QUEUE = "record", "final:", "fingerprint", "queue"
+_RECALIBRATION: Final = "recalibration"
 _NAME: Final = "hwsearch"
 
 
@@ -57,6 +60,15 @@ class StudyStore:
     def records(self) -> list[Record]:
         """Every trial that came to an end, in order."""
         return _records(self._study.get_trials(deepcopy=False))
+
+    def recalibration(self) -> Recalibration | None:
+        """What was learned of this machine before the first trial, if anything was."""
+        found = self._study.user_attrs.get(_RECALIBRATION)
+        return None if found is None else Recalibration(**found)
+
+    def set_recalibration(self, recalibration: Recalibration) -> None:
+        """Store what was learned, so that a resumed run prices as it did before."""
+        self._study.set_user_attr(_RECALIBRATION, dataclasses.asdict(recalibration))
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried first, if nothing was tried yet."""

@@ -25,6 +25,7 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.hardware.runtime_family import family_of
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
@@ -122,6 +123,15 @@ class Workbench:
     def baseline(self, backbone: Knobs, bits: LayerBits) -> Candidate:
         """The dense network with the same bits in every layer."""
         return self._backbones.uniform(backbone, bits)
+
+    def plain_channels(self, knobs: Knobs) -> dict[str, int]:
+        """Channels to keep in each group where all channels are equally important."""
+        return allocate_channels(self._groups(self.blueprint(knobs), None), knobs.prune, 0.0)
+
+    def recalibrate(self, recalibration: Recalibration) -> None:
+        """Correct all predictions from here on."""
+        self.predictor = CostPredictor(self.profile, self.settings.confidence, recalibration)
+        self.bit_costs = BitCosts(settings=self.settings, predictor=self.predictor)
 
     # -- what needs base weights ------------------------------------------------------------------
 
