@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, overload
 
-from hwsearch.errors import RunError
+from hwsearch.errors import NothingFitsError, RunError
 from hwsearch.report.stored import FrontFile, ModelEntry
 from hwsearch.study.preflight import Checked, check, preflight, stored_run
 from hwsearch.study.settings import RunSettings
@@ -370,9 +370,21 @@ def reprice(run: str | Path, *, target: str, budget: str | Sequence[str] = ()) -
 
 
 def _shipped(work: "Run") -> Result:
-    """Search, then export and verify what was found."""
+    """Search, then export and verify what was found; search on where measuring left time for it."""
     from hwsearch.ship.finish import ship_run
+    from hwsearch.ship.measured import recalibrated_by
 
     work.execute()
-    front = ship_run(work.folder, work.data, work.watcher)
+    while True:
+        refused: NothingFitsError | None = None
+        try:
+            front = ship_run(work.folder, work.data, work.watcher)
+        except NothingFitsError as error:
+            refused = error
+        known = recalibrated_by(work.folder)
+        if known is None or not work.has_time:
+            break
+        work.go_on(known)
+    if refused is not None:
+        raise refused
     return Result(folder=work.folder, front=front)

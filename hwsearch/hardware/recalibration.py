@@ -46,6 +46,14 @@ class Recalibration:
             if not 0 < value < math.inf:
                 raise ValueError(f"a recalibration by {value} is not positive and finite")
 
+    def then(self, other: "Recalibration") -> "Recalibration":
+        """Both: the other was learned on what this one had corrected."""
+        return Recalibration(
+            factor=self.factor * other.factor,
+            sigma_share=self.sigma_share * other.sigma_share,
+            networks=self.networks + other.networks,
+        )
+
     def of(self, cost: Cost) -> Cost:
         """The cost with its latency corrected; energy was not measured and stays."""
         latency = cost.latency_ms

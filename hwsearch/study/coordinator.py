@@ -1,7 +1,7 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,15 +96,31 @@ class Run:
                     fingerprint=self._fingerprint(),
                 )
             self._write_progress(finished=None)
-            try:
-                self._hold_to_own_machine()
-                return self._search_and_finalize()
-            except KeyboardInterrupt:
-                self._write_progress(finished=None)
-                raise RunInterrupted(
-                    f"interrupted after {len(self._store.records())} trials; "
-                    f"continue with: hwsearch run --resume {self.folder}"
-                ) from None
+            return self._interruptible(self._hold_and_search)
+
+    def go_on(self, measured: Recalibration) -> FrontFile:
+        """Search on after the files were timed, with predictions corrected by that.
+
+        Args:
+            measured: learned from predictions as they are now.
+
+        Raises:
+            NothingFitsError, RunLockedError, RunInterrupted, TrialsFailedError: as ``execute``.
+        """
+        bench = self._bench
+        before = bench.predictor.recalibration
+        with locked(self.folder):
+            known = measured if before is None else before.then(measured)
+            self._store.set_recalibration(known)
+            bench.recalibrate(known)
+            self.watcher.note(_told(known, bench.profile.name))
+            return self._interruptible(self._search_and_finalize)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether a time limit leaves enough for another trial and what comes after it."""
+        limited = self.checked.settings.time_limit_s is not None
+        return limited and not self._enough(self._store.records(), 0)
 
     @property
     def data(self) -> DataSet:
@@ -112,6 +128,20 @@ class Run:
         return self._bench.data
 
     # -- the course of a run ----------------------------------------------------------------------
+
+    def _interruptible(self, course: Callable[[], FrontFile]) -> FrontFile:
+        try:
+            return course()
+        except KeyboardInterrupt:
+            self._write_progress(finished=None)
+            raise RunInterrupted(
+                f"interrupted after {len(self._store.records())} trials; "
+                f"continue with: hwsearch run --resume {self.folder}"
+            ) from None
+
+    def _hold_and_search(self) -> FrontFile:
+        self._hold_to_own_machine()
+        return self._search_and_finalize()
 
     def _search_and_finalize(self) -> FrontFile:
         settings, bench = self.checked.settings, self._bench
@@ -123,7 +153,7 @@ class Run:
             )
         self._store.enqueue(self._first_knobs())
         self._search()
-        records = self._store.records()
+        records = self._records()
         chosen = finalists(records, bench)
         if not chosen:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
@@ -164,8 +194,20 @@ class Run:
             bench.recalibrate(known)
             self.watcher.note(_told(known, bench.profile.name))
 
+    def _records(self) -> list[Record]:
+        """The trials so far, at what is known of their costs by now."""
+        bench, records = self._bench, self._store.records()
+        if bench.predictor.recalibration is None:
+            return records
+        return [
+            replace(record, cost=bench.price(record.candidate))
+            if record.candidate is not None and record.cost is not None
+            else record
+            for record in records
+        ]
+
     def _search(self) -> None:
-        records = self._store.records()
+        records = self._records()
         repeats = 0
         while not self._enough(records, repeats):
             trial, knobs = self._ask()
