@@ -5,7 +5,7 @@
     python benchmarks/search/replay_nasbench201.py ../shared/data [--seeds 10] [--quick]
 
 Accuracy on CIFAR-100 against the latency on three settings (a GPU, a CPU of servers, one of
-boards). Three tables in one:
+boards). Three tables, each a file:
 
 - ``front``: what is missed of the volume under the true front, between its ideal and its nadir
   point, after 50 to 500 trials;
@@ -65,12 +65,15 @@ def main() -> None:
     given = options(__doc__, seeds=10)
     cells = Cells(given.data)
     settings = (LONGEST,) if given.quick else SETTINGS
+    conditions = f"cifar100-{given.size}"
     rows, curves = front_rows(cells, settings, given)
-    rows += budget_rows(cells, settings, given)
-    rows += predicted_rows(cells, given)
-    show(rows, given, "nasbench201", f"cifar100-{given.size}", room="search")
-    path = given.out.parent / f"search_nasbench201_{given.size}.png"
+    show(rows, given, "nasbench201-front", conditions, room="search")
+    path = given.out.parent / f"search_nasbench201-front_{conditions}.png"
     print(f"plotted in {plot_regret(curves, path)}")
+    rows = budget_rows(cells, settings, given)
+    show(rows, given, "nasbench201-budget", conditions, room="search")
+    rows = predicted_rows(cells, given)
+    show(rows, given, "nasbench201-predicted", conditions, room="search")
 
 
 class Cells:
@@ -179,7 +182,7 @@ def budget_rows(cells: Cells, settings: Sequence[str], given: Options) -> list[R
     """Points of accuracy below the best one that meets the budget."""
     trials = _QUICK[-1] if given.quick else BUDGET_TRIALS
     rows: list[Row] = []
-    for method in (one for one in methods() if one.refusable):
+    for method in (one for one in methods() if not one.fronts_only):
         seeds, _ = _limits(method, given, trials)
         for percentile in PERCENTILES:
             gaps: list[float] = []
@@ -203,7 +206,7 @@ def predicted_rows(cells: Cells, given: Options) -> list[Row]:
     known = [predicted_ms(measurements, seed) for seed in range(given.seeds)]
     truth = Truth.of(cells.problem(PREDICTED))
     rows: list[Row] = []
-    for method in methods():
+    for method in (one for one in methods() if not one.fronts_only):
         seeds, trials = _limits(method, given, checkpoints[-1])
         runs = []
         for seed in range(seeds):

@@ -2,9 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -12,7 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hwsearch.sampler.improvement import non_dominated
 from hwsearch.sampler.observations import (
@@ -26,8 +26,6 @@ from hwsearch.sampler.observations import (
 from hwsearch.sampler.parameters import every_row, neighbours, random_rows, sizes, to_parameters
 from hwsearch.sampler.priced import Floats, Pricer
 from hwsearch.sampler.proposal import Proposer, Reference, startup, usable
-
-_STATES: Final = (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +68,11 @@ class KnownCostSampler(BaseSampler):
         reference: worst values that count for the hypervolume, one for each objective in the
             study's order; by default the worst that was seen, or priced.
         startup_trials: trials before the surrogate is used, one from each slice by cost.
-        pool_size: candidates drawn for each proposal, and at most as many beside the front.
+        pool_size: candidates drawn for each proposal.
         fixed_pool: keep the drawn candidates for all proposals, for pricers that are slow.
+        beside_front: most candidates beside the front for each proposal; by default ``pool_size``.
+        given_up: which failed trials are not to be tried again; by default none, as Optuna takes
+            failed trials for deleted. Those that were stopped (pruned) never are.
         seed: of all draws.
 
     Raises:
@@ -88,6 +89,8 @@ class KnownCostSampler(BaseSampler):
         startup_trials: int = 5,
         pool_size: int = 1000,
         fixed_pool: bool = False,
+        beside_front: int | None = None,
+        given_up: Callable[[FrozenTrial], bool] | None = None,
         seed: int | None = None,
     ) -> None:
         if startup_trials < 1 or pool_size < 1 or uncertain < 0:
@@ -98,6 +101,8 @@ class KnownCostSampler(BaseSampler):
         self._pricer, self._uncertain, self._reference = pricer, uncertain, reference
         self._space = None if space is None else dict(space)
         self._startup, self._pool_size, self._fixed_pool = startup_trials, pool_size, fixed_pool
+        self._beside = pool_size if beside_front is None else beside_front
+        self._given_up = given_up or _never
         self._generator = np.random.default_rng(seed)
         self._pool_seed = int(self._generator.integers(2**31))
         self._independent = RandomSampler(seed=int(self._generator.integers(2**31)))
@@ -140,7 +145,7 @@ class KnownCostSampler(BaseSampler):
         if not search_space:
             return {}
         memory = self._remembered(study, search_space)
-        trials = study.get_trials(deepcopy=False, states=_STATES)
+        trials = study.get_trials(deepcopy=False)
         row = self._propose(memory, memory.reader.observe(trials, trial.number))
         return to_parameters(search_space, row.reshape(1, -1))[0]
 
@@ -185,21 +190,15 @@ class KnownCostSampler(BaseSampler):
                 space=dict(space),
                 objectives=objectives,
                 prices=prices,
-                reader=TrialReader(space, prices, objectives),
+                reader=TrialReader(space, prices, objectives, self._given_up),
                 proposer=Proposer(_signed(self._reference, objectives)),
             )
             self._memory = memory
         return memory
 
     def _propose(self, memory: _Memory, observed: Observed) -> Floats:
-        taken = [
-            key
-            for part in (observed.evaluated, observed.running)
-            if part is not None
-            for key in part.keys
-        ]
         pool = self._pool(memory, observed)
-        kept = pool.take(usable(pool, taken))
+        kept = pool.take(usable(pool, observed.taken))
         if not len(kept):
             # All that is left is known or infeasible: what violates least, or any of it again.
             least = np.flatnonzero(pool.violation <= max(0.0, pool.violation.min()))
@@ -241,8 +240,8 @@ class KnownCostSampler(BaseSampler):
             neighbours(memory.space, observed.evaluated.rows[at], self._generator) for at in front
         ]
         rows = np.concatenate(found)
-        if len(rows) > self._pool_size:
-            rows = rows[self._generator.choice(len(rows), self._pool_size, replace=False)]
+        if len(rows) > self._beside:
+            rows = rows[self._generator.choice(len(rows), self._beside, replace=False)]
         return rows
 
 
@@ -252,6 +251,10 @@ def _signed(reference: Sequence[float] | None, objectives: Objectives) -> Refere
     signed = [value * sign for value, sign in zip(reference, objectives.signs, strict=True)]
     value = signed.pop(objectives.uncertain)
     return Reference(value=value, costs=tuple(signed))
+
+
+def _never(_: FrozenTrial) -> bool:
+    return False
 
 
 def _tpe(seed: int) -> TPESampler:

@@ -1,7 +1,7 @@
 """What a study's trials say: evaluated candidates, those under way, and their prices."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,17 +148,25 @@ class Observed:
             evaluated more than once.
         feasible: (evaluated,), whether no constraint was violated.
         running: None if there are none.
+        closed: those that ended without values and are not to be tried again; None for none.
     """
 
     evaluated: Candidates | None
     values: Floats
     feasible: Bools
     running: Candidates | None
+    closed: Candidates | None
 
     @property
     def count(self) -> int:
         """Candidates that were evaluated or are under way."""
         return sum(len(part) for part in (self.evaluated, self.running) if part is not None)
+
+    @property
+    def taken(self) -> list[Hashable]:
+        """Keys of all that is not to be proposed."""
+        parts = (self.evaluated, self.running, self.closed)
+        return [key for part in parts if part is not None for key in part.keys]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,16 +186,26 @@ class TrialReader:
         space: that all rows are of.
         prices: of this space.
         objectives: of the study.
+        given_up: which failed trials are not to be tried again.
     """
 
-    def __init__(self, space: Space, prices: PriceList, objectives: Objectives) -> None:
+    def __init__(
+        self,
+        space: Space,
+        prices: PriceList,
+        objectives: Objectives,
+        given_up: Callable[[FrozenTrial], bool],
+    ) -> None:
         self._space, self._prices, self._objectives = space, prices, objectives
+        self._given_up = given_up
         self._finished: dict[int, _Told | None] = {}
+        self._closed: dict[int, Floats | None] = {}
 
     def observe(self, trials: Sequence[FrozenTrial], own: int) -> Observed:
         """Candidates that were evaluated, and those under way.
 
-        Failed trials, those without finite values and those of another space are left out.
+        Trials without finite values and those of another space are left out; so are failed ones,
+        but for those that were given up.
 
         Args:
             trials: of any state, in the order of their numbers.
@@ -196,7 +214,9 @@ class TrialReader:
         told: list[_Told] = []
         running: list[Floats] = []
         for trial in trials:
-            if trial.state == TrialState.COMPLETE:
+            if trial.state in {TrialState.PRUNED, TrialState.FAIL}:
+                self._close(trial)
+            elif trial.state == TrialState.COMPLETE:
                 if trial.number not in self._finished:
                     self._finished[trial.number] = self._read(trial)
                 finished = self._finished[trial.number]
@@ -206,7 +226,13 @@ class TrialReader:
                 row = to_row(self._space, trial.params)
                 if row is not None:
                     running.append(row)
-        return self._merged(told, self._prices.remembered(running))
+        closed = [row for row in self._closed.values() if row is not None]
+        return self._merged(told, self._prices.remembered(running), self._prices.remembered(closed))
+
+    def _close(self, trial: FrozenTrial) -> None:
+        if trial.number not in self._closed:
+            ended = trial.state == TrialState.PRUNED or self._given_up(trial)
+            self._closed[trial.number] = to_row(self._space, trial.params) if ended else None
 
     def _read(self, trial: FrozenTrial) -> _Told | None:
         row = to_row(self._space, trial.params)
@@ -218,12 +244,18 @@ class TrialReader:
         feasible = all(violation <= 0 for violation in trial.constraints.values())
         return _Told(row=row, value=value, costs=signed, feasible=feasible)
 
-    def _merged(self, told: Sequence[_Told], running: Candidates | None) -> Observed:
+    def _merged(
+        self, told: Sequence[_Told], running: Candidates | None, closed: Candidates | None
+    ) -> Observed:
         priced = self._prices.remembered([one.row for one in told])
         if priced is None:
             none = np.zeros(0)
             return Observed(
-                evaluated=None, values=none, feasible=none.astype(bool), running=running
+                evaluated=None,
+                values=none,
+                feasible=none.astype(bool),
+                running=running,
+                closed=closed,
             )
         places: dict[Hashable, list[int]] = {}
         for at, key in enumerate(priced.keys):
@@ -235,4 +267,5 @@ class TrialReader:
             values=np.array([np.mean([told[at].value for at in same]) for same in places.values()]),
             feasible=np.array([told[at].feasible for at in firsts]),
             running=running,
+            closed=closed,
         )

@@ -31,6 +31,7 @@ from hwsearch.study.offer import empty_front, make_front, reachable, reachable_t
 from hwsearch.study.output import write_front, write_model, write_run, write_trials
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked
+from hwsearch.study.pricing import KnobPricer
 from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
 from hwsearch.study.storage import ProposedTrial, StudyStore
@@ -93,6 +94,7 @@ class Run:
                     quantities=self.checked.settings.quantities,
                     seed=self.checked.settings.seed,
                     fingerprint=self._fingerprint(),
+                    pricer=self._pricer(),
                 )
             self._write_progress(finished=None)
             try:
@@ -159,6 +161,11 @@ class Run:
                 left_s=self._left_s(records),
             )
             _check_failures(records)
+
+    def _pricer(self) -> KnobPricer | None:
+        if self.checked.settings.sampler == "tpe":
+            return None
+        return KnobPricer(self._bench)
 
     def _ask(self) -> tuple[ProposedTrial, Knobs]:
         with self._bench.timed("sampler"):

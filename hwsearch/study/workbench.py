@@ -145,6 +145,17 @@ class Workbench:
             bits={kernel.name: bits for kernel in blueprint.trace.kernels if kernel.weighted},
         )
 
+    def plain_channels(self, knobs: Knobs) -> dict[str, int]:
+        """Channels to keep in each group where all channels are equally important."""
+        return allocate_channels(self._groups(self.blueprint(knobs), None), knobs.prune, 0.0)
+
+    def plain_bits(self, knobs: Knobs) -> dict[str, LayerBits]:
+        """Bits of the dense network's layers where all of them are equally sensitive."""
+        blueprint = self.blueprint(knobs)
+        options = self._bit_options(blueprint.describe({}), None)
+        edges = {blueprint.describe({}).weighted[0].name, blueprint.trace.classifier}
+        return allocate_bits(options, knobs.saving, protected=edges if knobs.protect_edges else ())
+
     # -- what needs base weights ------------------------------------------------------------------
 
     def expand(self, knobs: Knobs) -> Candidate:

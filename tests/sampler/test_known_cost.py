@@ -155,6 +155,39 @@ def test_trials_under_way_are_not_proposed_again() -> None:
     assert len({cost_of(one) for one in batch}) > 4
 
 
+def test_stopped_trials_are_not_proposed_again_and_failed_ones_if_given_up() -> None:
+    def proposals(state: TrialState, *, given_up: bool) -> int:
+        sampler = KnownCostSampler(price, space=SPACE, seed=0, given_up=lambda _: given_up)
+        study = make_study(sampler)
+        play(study, 6)
+        asked = []
+        for _ in range(6):
+            sampler.reseed(0)
+            trial = study.ask(SPACE)
+            study.tell(trial, state=state)
+            asked.append(tuple(trial.params.values()))
+        return len(set(asked))
+
+    assert proposals(TrialState.PRUNED, given_up=False) == 6
+    assert proposals(TrialState.FAIL, given_up=True) == 6
+    assert proposals(TrialState.FAIL, given_up=False) == 1
+
+
+def test_the_neighbourhood_is_no_larger_than_asked() -> None:
+    asked: list[int] = []
+
+    def counting(candidates: Sequence[Parameters]) -> Priced:
+        asked.append(len(candidates))
+        return price(candidates)
+
+    sampler = KnownCostSampler(
+        counting, space=SPACE, pool_size=DRAWN, fixed_pool=True, beside_front=7, seed=0
+    )
+    play(make_study(sampler), 10)
+    assert asked.count(DRAWN) == 1
+    assert all(count <= 7 for count in asked if count != DRAWN)
+
+
 def test_infeasible_trials_teach_but_are_no_front() -> None:
     # Told best at every cost, but infeasible: as a front they would leave nothing to improve.
     def asked_after(violation: float) -> float:
