@@ -43,7 +43,6 @@ BUDGETS: Final = (
     Limits(latency=10),
     Limits(latency=30),
     Limits(latency=60),
-    Limits(latency=None, energy=30),
     Limits(latency=60, energy=30),
 )
 

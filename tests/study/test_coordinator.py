@@ -168,7 +168,7 @@ def test_execute_when_resumed_equals_an_uninterrupted_run(
 def test_execute_when_resumed_with_known_costs_proposes_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"sampler": "known-cost", "trials": 12}
+    changes: dict[str, Any] = {"sampler": "known-cost", "trials": 12}
     make_run(tmp_path / "whole", **changes).execute()
     with monkeypatch.context() as patch:
         interrupt_at(patch, 9)
