@@ -74,15 +74,17 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_csv(rows: Sequence[Row], options: Options, table: str, conditions: str) -> Path:
-    """Write the rows, a spread as three columns, to ``predictor_<table>_<conditions>_<date>.csv``.
+def write_csv(
+    rows: Sequence[Row], options: Options, table: str, conditions: str, room: str = "predictor"
+) -> Path:
+    """Write the rows, a spread as three columns, to ``<room>_<table>_<conditions>_<date>.csv``.
 
     Raises:
         ValueError: as ``markdown``.
     """
     _columns(rows)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"predictor_{table}_{conditions}_{date.today().isoformat()}.csv"
+    path = options.out / f"{room}_{table}_{conditions}_{date.today().isoformat()}.csv"
     flat = [_flat(row, rows) for row in rows]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(flat[0]), lineterminator="\n")
@@ -91,10 +93,12 @@ def write_csv(rows: Sequence[Row], options: Options, table: str, conditions: str
     return path
 
 
-def show(rows: Sequence[Row], options: Options, table: str, conditions: str) -> None:
+def show(
+    rows: Sequence[Row], options: Options, table: str, conditions: str, room: str = "predictor"
+) -> None:
     """Print the table and write its file."""
     print(markdown(rows))
-    print(f"\nwritten to {write_csv(rows, options, table, conditions)}")
+    print(f"\nwritten to {write_csv(rows, options, table, conditions, room)}")
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -54,7 +54,7 @@ from hwsearch.errors import RunError
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a setting of the space (backbones, input_px, ratios, weight_bits, ...), "
-    "or objectives, weights, data_root, flip.",
+    "or objectives, weights, sampler, data_root, flip.",
 )
 @click.option("--download", is_flag=True, help="Allow downloads of data sets and weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print front.json on stdout.")

@@ -37,6 +37,7 @@ from hwsearch.study.output import write_front, write_model, write_run, write_tri
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked
+from hwsearch.study.pricing import KnobPricer
 from hwsearch.study.progress import Watcher
 from hwsearch.study.records import Record
 from hwsearch.study.storage import ProposedTrial, StudyStore
@@ -87,14 +88,7 @@ class Run:
                 on_step=self.watcher.step,
             )
             self._bench.wall_s["data"] = time.perf_counter() - start
-            with self._bench.timed("storage"):
-                self._store = StudyStore(
-                    self.folder,
-                    space=self.checked.settings.space,
-                    quantities=self.checked.settings.quantities,
-                    seed=self.checked.settings.seed,
-                    fingerprint=self._fingerprint(),
-                )
+            self._open_store()
             self._write_progress(finished=None)
             return self._interruptible(self._hold_and_search)
 
@@ -113,6 +107,7 @@ class Run:
             known = measured if before is None else before.then(measured)
             self._store.set_recalibration(known)
             bench.recalibrate(known)
+            self._open_store()  # what a sampler has priced is out of date
             self.watcher.note(_told(known, bench.profile.name))
             return self._interruptible(self._search_and_finalize)
 
@@ -227,6 +222,23 @@ class Run:
                 left_s=self._left_s(records),
             )
             _check_failures(records)
+
+    def _open_store(self) -> None:
+        settings = self.checked.settings
+        with self._bench.timed("storage"):
+            self._store = StudyStore(
+                self.folder,
+                space=settings.space,
+                quantities=settings.quantities,
+                seed=settings.seed,
+                fingerprint=self._fingerprint(),
+                pricer=self._pricer(),
+            )
+
+    def _pricer(self) -> KnobPricer | None:
+        if self.checked.settings.sampler == "tpe":
+            return None
+        return KnobPricer(self._bench)
 
     def _ask(self) -> tuple[ProposedTrial, Knobs]:
         with self._bench.timed("sampler"):

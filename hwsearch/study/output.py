@@ -40,7 +40,7 @@ from hwsearch.space.candidate import STAGES, Candidate
 from hwsearch.study.admission import Admission
 from hwsearch.study.records import Record, cost_entry
 from hwsearch.study.settings import RunSettings
-from hwsearch.study.storage import SAMPLER
+from hwsearch.study.storage import SAMPLERS
 
 #: Files in the folder of a network.
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -160,7 +160,7 @@ def write_run(
         finished=finished,
         wall_s={phase: round(seconds, 2) for phase, seconds in wall_s.items()},
         counts=_counts(records),
-        sampler=SAMPLER,
+        sampler=SAMPLERS[settings.sampler],
     )
     replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
 

@@ -13,13 +13,13 @@ from hwsearch.hardware.targets import load_profile, resolve
 from hwsearch.report.stored import RUN_FILE
 from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
 from hwsearch.study.admission import check_energy
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.settings import RunSettings, SamplerName
 from hwsearch.units import Quantity, parse_budgets, parse_duration_s
 
 Weights = Literal["auto", "pretrained", "scratch"]
 
 #: Settings of ``--set`` that are not of the search space.
-_OWN_SETTINGS: Final = ("weights", "data_root", "flip", "objectives")
+_OWN_SETTINGS: Final = ("weights", "data_root", "flip", "objectives", "sampler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ def check(
         time_limit_s=None if time_limit is None else parse_duration_s(time_limit),
         seed=seed,
         weights=_weights(own.get("weights", "auto")),
+        sampler=_sampler(own.get("sampler", "tpe")),
         download=download,
     )
     return preflight(made)
@@ -133,6 +134,13 @@ def _weights(text: str) -> Weights:
         f"weights '{text}' is not auto, pretrained or scratch; a file goes into the space: "
         "weights: PATH of a backbone"
     )
+
+
+def _sampler(text: str) -> SamplerName:
+    for name in get_args(SamplerName):
+        if text == name:
+            return name  # type: ignore[no-any-return]
+    raise RunError(f"sampler '{text}' is not {' or '.join(get_args(SamplerName))}")
 
 
 def _objectives(text: str) -> tuple[Quantity, ...]:

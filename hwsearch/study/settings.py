@@ -12,6 +12,9 @@ from hwsearch.space.candidate import canonical_json
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.units import Budget, Quantity, parse_budgets
 
+#: What proposes knobs; see ``hwsearch.study.storage``.
+SamplerName = Literal["tpe", "known-cost"]
+
 
 class RunSettings(BaseModel):
     """Everything that decides what a run computes, and nothing else.
@@ -25,6 +28,7 @@ class RunSettings(BaseModel):
         trials: number of trials, None for as many as the time limit allows.
         time_limit_s: for search and finalization together; None for no limit.
         weights: where base weights start.
+        sampler: what proposes the knobs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +46,7 @@ class RunSettings(BaseModel):
     time_limit_s: float | None = Field(default=None, gt=0)
     seed: int = 0
     weights: Literal["auto", "pretrained", "scratch"] = "auto"
+    sampler: SamplerName = "tpe"
     download: bool = False
 
     @property

@@ -133,6 +133,15 @@ class Workbench:
         self.predictor = CostPredictor(self.profile, self.settings.confidence, recalibration)
         self.bit_costs = BitCosts(settings=self.settings, predictor=self.predictor)
 
+    def plain_bits(self, knobs: Knobs) -> dict[str, LayerBits]:
+        """Bits of the dense network's layers where all of them are equally sensitive."""
+        blueprint = self.blueprint(knobs)
+        network = blueprint.describe({})
+        edges = {network.weighted[0].name, blueprint.trace.classifier}
+        return self.bit_costs.allocate(
+            network, knobs.saving, protected=edges if knobs.protect_edges else ()
+        )
+
     # -- what needs base weights ------------------------------------------------------------------
 
     def expand(self, knobs: Knobs) -> Candidate:

@@ -166,6 +166,21 @@ def test_execute_when_resumed_equals_an_uninterrupted_run(
 
 
 @pytest.mark.slow
+def test_execute_when_resumed_with_known_costs_proposes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"sampler": "known-cost", "trials": 12}
+    make_run(tmp_path / "whole", **changes).execute()
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 9)
+        with pytest.raises(RunInterrupted):
+            make_run(tmp_path / "parts", **changes).execute()
+    make_run(tmp_path / "parts", **changes).execute()
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert read_run(tmp_path / "whole").run.sampler == "KnownCostSampler"
+
+
+@pytest.mark.slow
 def test_execute_when_resumed_after_its_end_trains_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_check_when_all_is_well(tmp_path: Path) -> None:
         ({"data": "no-such-folder"}, DataError, "neither a folder nor a known data set"),
         ({"settings": {"weights": "best"}}, RunError, "weights 'best' is not auto"),
         ({"settings": {"flip": "yes"}}, RunError, "flip=yes is not true or false"),
+        ({"settings": {"sampler": "gp"}}, RunError, "sampler 'gp' is not tpe or known-cost"),
         ({"settings": {"objectives": "speed"}}, RunError, "not a choice of latency, energy and"),
         ({"settings": {"objectives": "size,size"}}, RunError, "each once"),
     ],
@@ -76,6 +77,11 @@ def test_stored_run_when_it_cannot_be_used(tmp_path: Path, text: str | None, mes
 def test_preflight_when_imported_takes_no_torch() -> None:
     code = "import sys, hwsearch.study.preflight; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_check_when_a_sampler_is_chosen() -> None:
+    assert ask(settings={}).settings.sampler == "tpe"
+    assert ask(settings={"sampler": "known-cost"}).settings.sampler == "known-cost"
 
 
 def test_check_when_objectives_are_chosen() -> None:

@@ -1,11 +1,16 @@
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 from study_fixtures import make_cost, make_knobs, make_record, make_space
 
 from hwsearch.errors import HostError, RunError
+from hwsearch.report.stored import TrialState as RecordState
+from hwsearch.sampler import Priced, Pricer
+from hwsearch.sampler.priced import Parameters
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.storage import STUDY_FILE, StudyStore, read_records
 from hwsearch.units import Quantity
@@ -14,13 +19,25 @@ WITHIN: dict[Quantity, float] = {"latency": -0.5}
 OVER: dict[Quantity, float] = {"latency": 0.5}
 
 
-def make_store(folder: Path, *, seed: int = 0, fingerprint: str = "f") -> StudyStore:
+def price(candidates: Sequence[Parameters]) -> Priced:
+    """As ``play`` tells it."""
+    return Priced(costs=np.array([[1.0 - 0.5 * float(one["saving"])] for one in candidates]))
+
+
+#: TPE, and the sampler of known costs.
+PRICERS = pytest.mark.parametrize("pricer", [None, price], ids=["tpe", "known-cost"])
+
+
+def make_store(
+    folder: Path, *, seed: int = 0, fingerprint: str = "f", pricer: Pricer | None = None
+) -> StudyStore:
     return StudyStore(
         folder,
         space=make_space(input_px=[16, 24, 32]),
         quantities=("latency",),
         seed=seed,
         fingerprint=fingerprint,
+        pricer=pricer,
     )
 
 
@@ -71,29 +88,38 @@ def test_tell_when_the_trial_failed_keeps_the_record(tmp_path: Path) -> None:
     assert [record.state for record in store.records()] == ["failed"]
 
 
-def test_ask_when_the_seed_is_the_same(tmp_path: Path) -> None:
+@PRICERS
+def test_ask_when_the_seed_is_the_same(tmp_path: Path, pricer: Pricer | None) -> None:
     runs = []
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        runs.append(play(make_store(tmp_path / name, seed=seed), 13))
+        runs.append(play(make_store(tmp_path / name, seed=seed, pricer=pricer), 13))
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
     assert len(set(runs[0])) > 8  # not one proposal again and again
 
 
-def test_ask_when_opened_again_goes_on_as_it_would_have(tmp_path: Path) -> None:
+@PRICERS
+def test_ask_when_opened_again_goes_on_as_it_would_have(
+    tmp_path: Path, pricer: Pricer | None
+) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    whole = play(make_store(tmp_path / "one"), 14)
-    parts = play(make_store(tmp_path / "two"), 11) + play(make_store(tmp_path / "two"), 3)
+    whole = play(make_store(tmp_path / "one", pricer=pricer), 14)
+    parts = play(make_store(tmp_path / "two", pricer=pricer), 11) + play(
+        make_store(tmp_path / "two", pricer=pricer), 3
+    )
     assert parts == whole
 
 
-def test_ask_when_a_trial_was_interrupted_asks_it_first_again(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
+@PRICERS
+def test_ask_when_a_trial_was_interrupted_asks_it_first_again(
+    tmp_path: Path, pricer: Pricer | None
+) -> None:
+    store = make_store(tmp_path, pricer=pricer)
     play(store, 2)
     _, interrupted = store.ask()
-    again = make_store(tmp_path)
+    again = make_store(tmp_path, pricer=pricer)
     assert len(again.records()) == 2
     assert stored(tmp_path).trials[2].state is TrialState.FAIL
     trial, knobs = again.ask()
@@ -103,14 +129,17 @@ def test_ask_when_a_trial_was_interrupted_asks_it_first_again(tmp_path: Path) ->
     assert again.ask()[1] != interrupted
 
 
-def test_ask_when_a_trial_was_interrupted_later_proposals_stay(tmp_path: Path) -> None:
+@PRICERS
+def test_ask_when_a_trial_was_interrupted_later_proposals_stay(
+    tmp_path: Path, pricer: Pricer | None
+) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    whole = play(make_store(tmp_path / "one"), 6)
-    store = make_store(tmp_path / "two")
+    whole = play(make_store(tmp_path / "one", pricer=pricer), 6)
+    store = make_store(tmp_path / "two", pricer=pricer)
     before = play(store, 2)
     store.ask()
-    assert before + play(make_store(tmp_path / "two"), 4) == whole
+    assert before + play(make_store(tmp_path / "two", pricer=pricer), 4) == whole
 
 
 @pytest.mark.parametrize("after", range(5))
@@ -187,3 +216,18 @@ def test_read_records_when_the_study_is_spoilt(tmp_path: Path) -> None:
     (tmp_path / STUDY_FILE).write_bytes(b"no database" * 100)
     with pytest.raises(HostError, match=r"cannot be opened as a study .*check disk and file"):
         read_records(tmp_path)
+
+
+@pytest.mark.parametrize("state", ["over_budget", "failed"])
+def test_ask_when_a_trial_had_no_result_does_not_repeat_it(
+    tmp_path: Path, state: RecordState
+) -> None:
+    store = make_store(tmp_path, pricer=price)
+    play(store, 6)
+    asked = []
+    for _ in range(5):
+        trial, knobs = store.ask()
+        record = make_record(trial.number, state, knobs=knobs, scores=())
+        store.tell(trial, record, None, OVER)
+        asked.append(knobs)
+    assert len(set(asked)) == 5

@@ -1,0 +1,349 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hwsearch.sampler import KnownCostSampler, Priced, Pricer
+from hwsearch.sampler.parameters import every_row, to_parameters
+from hwsearch.sampler.priced import Parameters
+
+DIGITS = tuple(range(12))
+SPACE: dict[str, BaseDistribution] = {
+    "a": CategoricalDistribution(DIGITS),
+    "b": CategoricalDistribution(DIGITS),
+    "kind": CategoricalDistribution(("left", "right")),
+}
+#: Weakly fewer than the 288 candidates of the space, so that a pool has to be drawn.
+DRAWN = 100
+
+
+def cost_of(parameters: Parameters) -> float:
+    return float(parameters["a"] + parameters["b"])
+
+
+def accuracy_of(parameters: Parameters) -> float:
+    """Best at full width; ``a`` pays more than ``b``, and one kind is worse throughout."""
+    gain = 3.0 * np.log1p(parameters["a"]) + np.log1p(parameters["b"])
+    return float(gain - 2.0 * (parameters["kind"] == "left"))
+
+
+def price(candidates: Sequence[Parameters]) -> Priced:
+    return Priced(costs=np.array([[cost_of(one)] for one in candidates]))
+
+
+def price_within(limit: float) -> Pricer:
+    def within(candidates: Sequence[Parameters]) -> Priced:
+        priced = price(candidates)
+        return replace(priced, violations=priced.costs / limit - 1)
+
+    return within
+
+
+def make_study(sampler: KnownCostSampler) -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+
+def play(study: optuna.Study, trials: int) -> list[dict[str, Any]]:
+    """Ask and tell; returns what was asked."""
+    asked = []
+    for _ in range(trials):
+        trial = study.ask(SPACE)
+        study.tell(trial, [accuracy_of(trial.params), cost_of(trial.params)])
+        asked.append(trial.params)
+    return asked
+
+
+def volume(study: optuna.Study) -> float:
+    """Dominated by what was told, up to accuracy 0 and cost 23."""
+    best: dict[float, float] = {}
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        best[trial.values[1]] = max(best.get(trial.values[1], 0.0), trial.values[0])
+    return sum(
+        max(value for cost, value in best.items() if cost <= step)
+        for step in range(23)
+        if min(best) <= step
+    )
+
+
+def test_front_is_found_sooner_than_by_chance() -> None:
+    ours = make_study(KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0))
+    play(ours, 20)
+    chance = []
+    for seed in range(5):
+        study = optuna.create_study(
+            directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=seed)
+        )
+        play(study, 20)
+        chance.append(volume(study))
+    assert volume(ours) > max(chance)
+
+
+@pytest.mark.parametrize("pool_size", [DRAWN, 1000])
+def test_same_seed_asks_the_same_and_another_does_not(pool_size: int) -> None:
+    asked = [
+        play(make_study(KnownCostSampler(price, space=SPACE, pool_size=pool_size, seed=seed)), 12)
+        for seed in (0, 0, 1)
+    ]
+    assert asked[0] == asked[1]
+    assert asked[0] != asked[2]
+
+
+@pytest.mark.parametrize("fixed_pool", [False, True])
+def test_sampler_made_again_goes_on_as_the_old_one_would_have(fixed_pool: bool) -> None:
+    def make() -> KnownCostSampler:
+        return KnownCostSampler(price, space=SPACE, pool_size=DRAWN, fixed_pool=fixed_pool, seed=7)
+
+    def go(study: optuna.Study, trials: int, *, anew: bool) -> list[dict[str, Any]]:
+        asked = []
+        for _ in range(trials):
+            sampler = make() if anew else study.sampler
+            assert isinstance(sampler, KnownCostSampler)
+            sampler.reseed(len(study.trials))
+            study.sampler = sampler
+            asked += play(study, 1)
+        return asked
+
+    whole, parts = make_study(make()), make_study(make())
+    assert go(whole, 15, anew=False) == go(parts, 15, anew=True)
+
+
+def test_no_candidate_is_proposed_twice_until_all_are_known() -> None:
+    asked = play(make_study(KnownCostSampler(price, space=SPACE, seed=0)), 60)
+    assert len({tuple(one.values()) for one in asked}) == 60
+    small: dict[str, BaseDistribution] = {"a": CategoricalDistribution((1, 2, 3))}
+    study = optuna.create_study(sampler=KnownCostSampler(space=small, seed=0))
+    for _ in range(5):
+        trial = study.ask(small)
+        study.tell(trial, float(trial.params["a"]))
+    assert {trial.params["a"] for trial in study.trials[:3]} == {1, 2, 3}
+
+
+def test_candidates_with_one_key_are_one() -> None:
+    def by_sum(candidates: Sequence[Parameters]) -> Priced:
+        return replace(price(candidates), keys=[cost_of(one) for one in candidates])
+
+    asked = play(make_study(KnownCostSampler(by_sum, space=SPACE, seed=0)), 20)
+    assert len({cost_of(one) for one in asked}) == 20
+
+
+def test_over_the_budget_nothing_is_proposed() -> None:
+    sampler = KnownCostSampler(price_within(6.0), space=SPACE, pool_size=DRAWN, seed=0)
+    assert all(cost_of(one) <= 6 for one in play(make_study(sampler), 25))
+
+
+def test_when_nothing_fits_the_least_violation_is_proposed() -> None:
+    def none_fits(candidates: Sequence[Parameters]) -> Priced:
+        priced = price(candidates)
+        return replace(priced, violations=priced.costs + 1)
+
+    (asked,) = play(make_study(KnownCostSampler(none_fits, space=SPACE, seed=0)), 1)
+    assert cost_of(asked) == 0
+
+
+def test_trials_under_way_are_not_proposed_again() -> None:
+    study = make_study(KnownCostSampler(price, space=SPACE, startup_trials=3, seed=0))
+    play(study, 6)
+    batch = [study.ask(SPACE).params for _ in range(8)]
+    assert len({tuple(one.values()) for one in batch}) == 8
+    # Believed values spread the batch over costs; one that counted none would crowd at the best.
+    assert len({cost_of(one) for one in batch}) > 4
+
+
+def test_stopped_trials_are_not_proposed_again_and_failed_ones_if_given_up() -> None:
+    def proposals(state: TrialState, *, given_up: bool) -> int:
+        sampler = KnownCostSampler(price, space=SPACE, seed=0, given_up=lambda _: given_up)
+        study = make_study(sampler)
+        play(study, 6)
+        asked = []
+        for _ in range(6):
+            sampler.reseed(0)
+            trial = study.ask(SPACE)
+            study.tell(trial, state=state)
+            asked.append(tuple(trial.params.values()))
+        return len(set(asked))
+
+    assert proposals(TrialState.PRUNED, given_up=False) == 6
+    assert proposals(TrialState.FAIL, given_up=True) == 6
+    assert proposals(TrialState.FAIL, given_up=False) == 1
+
+
+def test_the_neighbourhood_is_no_larger_than_asked() -> None:
+    asked: list[int] = []
+
+    def counting(candidates: Sequence[Parameters]) -> Priced:
+        asked.append(len(candidates))
+        return price(candidates)
+
+    sampler = KnownCostSampler(
+        counting, space=SPACE, pool_size=DRAWN, fixed_pool=True, beside_front=7, seed=0
+    )
+    play(make_study(sampler), 10)
+    assert asked.count(DRAWN) == 1
+    assert all(count <= 7 for count in asked if count != DRAWN)
+
+
+def test_infeasible_trials_teach_but_are_no_front() -> None:
+    # Told best at every cost, but infeasible: as a front they would leave nothing to improve.
+    def asked_after(violation: float) -> float:
+        study = make_study(KnownCostSampler(price, space=SPACE, startup_trials=1, seed=0))
+        for a in (0, 11):
+            trial = study.ask(SPACE)
+            trial.set_constraint("told", violation)
+            study.tell(trial, [100.0 - a, 0.5])
+        return cost_of(study.ask(SPACE).params)
+
+    assert asked_after(1.0) == 0.0
+    assert asked_after(1.0) <= asked_after(-1.0)
+
+
+@pytest.mark.parametrize("uncertain", [0, 1])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_directions_and_order_of_objectives_change_nothing(
+    uncertain: int, up: int, down: int
+) -> None:
+    """The same problem told with other signs and places gives the same proposals."""
+
+    def signed(candidates: Sequence[Parameters]) -> Priced:
+        return Priced(costs=down * price(candidates).costs)
+
+    ends = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+    directions = [ends[up > 0], ends[down < 0]]
+    order = [0, 1] if uncertain == 0 else [1, 0]
+    study = optuna.create_study(
+        directions=[directions[at] for at in order],
+        sampler=KnownCostSampler(
+            signed,
+            space=SPACE,
+            uncertain=uncertain,
+            reference=[[0.0, up * 0.0][0] if at == 0 else down * 30.0 for at in order],
+            pool_size=DRAWN,
+            seed=3,
+        ),
+    )
+    asked = []
+    for _ in range(10):
+        trial = study.ask(SPACE)
+        values = [up * accuracy_of(trial.params), down * cost_of(trial.params)]
+        study.tell(trial, [values[at] for at in order])
+        asked.append(trial.params)
+    plain = KnownCostSampler(price, space=SPACE, reference=[0.0, 30.0], pool_size=DRAWN, seed=3)
+    assert asked == play(make_study(plain), 10)
+
+
+def test_a_prior_mean_leads_before_much_is_known() -> None:
+    def with_prior(candidates: Sequence[Parameters]) -> Priced:
+        truth = np.array([accuracy_of(one) for one in candidates])
+        return replace(price(candidates), prior_mean=truth)
+
+    blind, led = (
+        make_study(KnownCostSampler(pricer, space=SPACE, seed=1)) for pricer in (price, with_prior)
+    )
+    play(blind, 10)
+    play(led, 10)
+    assert volume(led) > volume(blind)
+
+
+def test_features_of_the_pricer_are_used() -> None:
+    def described(candidates: Sequence[Parameters]) -> Priced:
+        truth = np.array([[accuracy_of(one)] for one in candidates])
+        return replace(price(candidates), features=truth / 3)
+
+    blind, told = (
+        make_study(KnownCostSampler(pricer, space=SPACE, seed=1)) for pricer in (price, described)
+    )
+    play(blind, 12)
+    play(told, 12)
+    assert volume(told) > volume(blind)
+
+
+def test_trials_of_another_space_or_without_values_are_left_out() -> None:
+    study = make_study(KnownCostSampler(price, space=SPACE, startup_trials=2, seed=0))
+    odd = optuna.create_trial(
+        params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}, values=[1e9, 0.0]
+    )
+    study.add_trial(odd)
+    study.tell(study.ask(SPACE), state=TrialState.FAIL)
+    study.tell(study.ask(SPACE), state=TrialState.PRUNED)
+    endless = study.ask(SPACE)
+    study.tell(endless, [float("inf"), 1.0])
+    assert len(play(study, 10)) == 10
+
+
+def test_several_objectives_without_prices_are_left_to_tpe() -> None:
+    sampler = KnownCostSampler(seed=0)
+    study = make_study(sampler)
+    play(study, 15)
+    trial = study.ask(SPACE)
+    # Multivariate TPE samples the whole space at once.
+    assert set(trial.relative_params) == set(SPACE)
+    assert sampler._memory is None
+
+
+def test_parameters_beside_the_space_are_drawn_at_random() -> None:
+    study = make_study(KnownCostSampler(price, space=SPACE, seed=0))
+    for _ in range(8):
+        trial = study.ask(SPACE)
+        extra = trial.suggest_float("extra", 0.0, 1.0)
+        assert 0.0 <= extra <= 1.0
+        study.tell(trial, [accuracy_of(trial.params), cost_of(trial.params)])
+    assert len({trial.params["extra"] for trial in study.trials}) == 8
+
+
+def test_many_trials_are_thinned_and_still_improved_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwsearch.sampler.proposal.MOST_POINTS", 20)
+    monkeypatch.setattr("hwsearch.sampler.proposal.MOST_FITTED", 15)
+    study = make_study(KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0))
+    play(study, 45)
+    whole = make_study(KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0))
+    for one in to_parameters(SPACE, every_row(SPACE)):
+        values = [accuracy_of(one), cost_of(one)]
+        whole.add_trial(optuna.create_trial(params=one, distributions=SPACE, values=values))
+    assert volume(study) > 0.99 * volume(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"startup_trials": 0}, "startup_trials 0 and pool_size 1000 must be at least 1"),
+        ({"pool_size": 0}, "pool_size 0 must be at least 1"),
+        ({"uncertain": -1}, "uncertain -1 a position"),
+    ],
+)
+def test_arguments_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KnownCostSampler(price, **changes)
+
+
+def test_a_study_that_does_not_fit_says_so() -> None:
+    with pytest.raises(ValueError, match="uncertain is 2, and the study has 2 objectives"):
+        make_study(KnownCostSampler(price, uncertain=2)).ask(SPACE)
+    with pytest.raises(ValueError, match="the reference has 1 values for 2 objectives"):
+        make_study(KnownCostSampler(price, reference=[0.0])).ask(SPACE)
+    three = optuna.create_study(
+        directions=["maximize", "minimize", "minimize"],
+        sampler=KnownCostSampler(price, space=SPACE),
+    )
+    with pytest.raises(ValueError, match=r"gave costs of the shape \(288, 1\) for 288 candidates"):
+        three.ask(SPACE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"costs": np.zeros(3)}, r"costs have the shape \(3,\)"),
+        ({"costs": np.full((3, 1), np.nan)}, "costs hold a number that is not finite"),
+        ({"violations": np.zeros((2, 1))}, r"violations have the shape \(2, 1\) for 3 candidates"),
+        ({"features": np.zeros(3)}, r"features have the shape \(3,\) for 3 candidates"),
+        ({"prior_mean": np.zeros((3, 1))}, r"prior_mean have the shape \(3, 1\)"),
+        ({"keys": ["a"]}, "1 keys for 3 candidates"),
+    ],
+)
+def test_prices_that_do_not_fit_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Priced(**({"costs": np.zeros((3, 1))} | wrong))
