@@ -29,7 +29,10 @@ from hwsearch.report.verified import VerifyFile, read_verified
 from hwsearch.ship import finish, verify
 from hwsearch.ship.export import ExportOptions
 from hwsearch.ship.finish import export_run, ship_run, verify_log, verify_run
+from hwsearch.ship.measured import recalibrated_by
+from hwsearch.ship.run_folder import open_run
 from hwsearch.ship.verify import LEAST_SIGMA_LOG
+from hwsearch.study.progress import Silent
 
 SCHEMA = json.loads(Path(stored.__file__).with_name("front.schema.json").read_text("utf-8"))
 KEYS = ("trial_0000", "trial_0003", "baseline_dense-fp32_tiny", "baseline_uniform-int8_tiny")
@@ -451,3 +454,33 @@ def test_files_when_really_timed_here_have_latencies(host_run: Path) -> None:
     front = verify_run(host_run, Remembers(), on="host")
     assert {each.latency_ms.source for each in front.scored} == {"measured"}
     assert all(0 < each.latency_ms.value < 50 for each in front.scored)
+
+
+# -- what was timed against what was predicted ----------------------------------------------------
+
+
+def test_measured_latencies_correct_the_predictions_of_their_run(
+    host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [
+        *((f"trial_{m.trial:04d}", m.latency_ms.value) for m in open_run(host_run).searched.front),
+        *(
+            (f"baseline_{m.name}_tiny", m.latency_ms.value)
+            for m in open_run(host_run).searched.baselines
+        ),
+    ]
+    assert {name for name, _ in models} == set(KEYS)
+    monkeypatch.setattr(verify, "measure", FakeMeasure({k: 1.3 * v for k, v in models}))
+    assert recalibrated_by(host_run) is None, "nothing was timed yet"
+    ship_run(host_run, pictures, Silent())
+    known = recalibrated_by(host_run)
+    assert known is not None
+    assert known.networks == len(KEYS)
+    assert 1.05 < known.factor < 1.3
+
+
+def test_latencies_of_another_runtime_correct_nothing(
+    jetson_run: Path, pictures: DataSet, measured: FakeMeasure
+) -> None:
+    ship_run(jetson_run, pictures, Silent())
+    assert recalibrated_by(jetson_run) is None

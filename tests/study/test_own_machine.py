@@ -10,7 +10,8 @@ import pytest
 from study_fixtures import make_profile, make_settings
 from tiny_network import OWN, make_data
 
-from hwsearch.errors import HostError
+from hwsearch import api
+from hwsearch.errors import HostError, NothingFitsError
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
@@ -207,3 +208,98 @@ def test_what_is_stored_is_read_back(timed: list[str], tmp_path: Path) -> None:
     assert run._store.recalibration() == known
     assert dataclasses.asdict(known) == {"factor": 0.5, "sigma_share": 2.0, "networks": 4}
     assert timed
+
+
+# -- searching on after the files were timed -------------------------------------------------------
+
+
+def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", Silent(), host())
+    first = run.execute()
+    before = run._bench.predictor.recalibration
+    assert before is not None
+    front = run.go_on(Recalibration(factor=1.25, sigma_share=0.5, networks=5))
+    known = run._bench.predictor.recalibration
+    assert known is not None
+    assert known == run._store.recalibration()
+    assert known.factor == pytest.approx(1.25 * before.factor)
+    assert known.sigma_share == pytest.approx(0.5 * before.sigma_share)
+    assert known.networks == before.networks + 5
+    assert len(timed) == 3, "the files were timed, not these networks again"
+    again = {model.trial: model.latency_ms.value for model in front.front}
+    both = [model for model in first.front if model.trial in again]
+    assert both
+    for model in both:
+        assert again[model.trial] == pytest.approx(1.25 * model.latency_ms.value)
+
+
+@pytest.mark.parametrize("limit_s", [None, 3600.0])
+def test_time_is_left_only_under_a_limit_that_is_not_used_up(
+    limit_s: float | None, timed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", Silent(), host())
+    run.execute()
+    plain = run.checked.settings
+
+    def has_time(trials: int | None) -> bool:
+        settings = plain.model_copy(update={"time_limit_s": limit_s, "trials": trials})
+        run.checked = Checked(settings=settings, profile=host())
+        return run.has_time
+
+    assert not has_time(8), "all trials that were asked for are done"
+    assert has_time(None) == (limit_s is not None)
+    monkeypatch.setattr(Run, "_spent_s", lambda _: 3599.9)
+    assert not has_time(None)
+    assert timed
+
+
+class FakeWork:
+    """A run with time for so many rounds of search."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds, self.told = rounds, list[str]()
+        self.folder, self.data, self.watcher = Path(), None, Silent()
+
+    @property
+    def has_time(self) -> bool:
+        return self.rounds > 0
+
+    def execute(self) -> None:
+        self.told.append("search")
+
+    def go_on(self, known: Recalibration) -> None:
+        self.rounds -= 1
+        self.told.append(f"go on x {known.factor:g}")
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.parametrize("fits", [True, False])
+def test_api_searches_on_while_time_is_left(
+    rounds: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = FakeWork(rounds)
+
+    def ship(*_: Any) -> str:
+        work.told.append("time")
+        # Nothing met its budget when it was timed, but in the last round where it is to fit.
+        if work.rounds or not fits:
+            raise NothingFitsError("nothing fits")
+        return "front"
+
+    monkeypatch.setattr("hwsearch.ship.finish.ship_run", ship)
+    known = Recalibration(factor=1.5, sigma_share=1.0, networks=4)
+    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: known)
+    if fits:
+        assert api._shipped(work).front == "front"  # type: ignore[arg-type,comparison-overlap]
+    else:
+        with pytest.raises(NothingFitsError, match="nothing fits"):
+            api._shipped(work)  # type: ignore[arg-type]
+    assert work.told == ["search", "time", *["go on x 1.5", "time"] * rounds]
+
+
+def test_api_does_not_go_on_where_nothing_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = FakeWork(3)
+    monkeypatch.setattr("hwsearch.ship.finish.ship_run", lambda *_: "front")
+    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: None)
+    api._shipped(work)  # type: ignore[arg-type]
+    assert work.told == ["search"]
