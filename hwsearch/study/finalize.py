@@ -104,26 +104,43 @@ def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tupl
     return found
 
 
-def finalization_s(records: Sequence[Record], bench: Workbench) -> float:
+def finalization_s(
+    records: Sequence[Record], bench: Workbench, done: Collection[str] = ()
+) -> float:
     """Seconds that finalization, export and verification will take if the search ends now.
 
     From what the trials so far took: the time of an optimizer step is multiplied by the steps of
     full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
     what the largest network of its backbone took, more by as much as it has more MACs: the time
     grows by no more than those. One more finalist is allowed for, which the next trial may bring.
+
+    Args:
+        records: of all trials so far.
+        bench: of the run.
+        done: ids of networks that were finalized before; they are only verified again.
     """
     chosen = finalists(records, bench)
     if not chosen:
         return 0.0
-    times = [_network_s(record, 1.0, bench) for record in chosen]
-    if len(chosen) < MOST_FINALISTS:
-        times.append(max(times))
+    whole = [_network_s(record, 1.0, bench) for record in chosen]
+    times = [
+        _verified_s(record, bench)
+        if record.candidate is not None and record.candidate.id in done
+        else seconds
+        for record, seconds in zip(chosen, whole, strict=True)
+    ]
+    if done or len(chosen) < MOST_FINALISTS:
+        times.append(max(whole))
     completed = [record for record in records if record.state == "completed"]
     for _, candidate in baseline_candidates(chosen, bench):
         same = [r for r in completed if r.knobs.backbone == candidate.backbone]
         largest = max(same, key=_macs)
         factor = bench.describe(candidate).macs / _macs(largest)
-        times.append(_network_s(largest, max(1.0, factor), bench))
+        times.append(
+            _verified_s(largest, bench)
+            if candidate.id in done
+            else _network_s(largest, max(1.0, factor), bench)
+        )
     return _SHIP_START_S + _MARGIN * sum(times)
 
 
@@ -135,17 +152,25 @@ def _network_s(record: Record, factor: float, bench: Workbench) -> float:
         factor: by which another network of its backbone takes longer.
         bench: of the run.
     """
-    training, data = bench.settings.space.training, bench.data
+    training = bench.settings.space.training
     last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
-    ship = _ship_s(bench)
+    verified = _verified_s(record, bench)
     if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
-        return factor * (record.train_s * max(1.0, bench.final_steps / last) + ship)
+        return factor * (record.train_s * max(1.0, bench.final_steps / last) + verified)
     # It is made and settled no more often than in a trial.
     rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
-    held_out = record.score_s * len(data.test) / len(data.validation)
-    tuned = record.step_s * bench.final_steps + rest + record.score_s + held_out
-    # The file is scored once more: no slower than fake quantization in torch is.
-    return factor * (tuned + ship + held_out)
+    tuned = record.step_s * bench.final_steps + rest + record.score_s + _held_out_s(record, bench)
+    return factor * (tuned + verified)
+
+
+def _verified_s(record: Record, bench: Workbench) -> float:
+    """Seconds that the file takes: scoring it is no slower than fake quantization in torch is."""
+    return _ship_s(bench) + _held_out_s(record, bench)
+
+
+def _held_out_s(record: Record, bench: Workbench) -> float:
+    pictures = len(bench.data.test) / len(bench.data.validation)
+    return (record.score_s or 0.0) * pictures
 
 
 def _ship_s(bench: Workbench) -> float:

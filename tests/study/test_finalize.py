@@ -189,6 +189,30 @@ def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
     assert finalization_s(more, bench) == finalization_s(records, bench)
 
 
+def test_time_kept_back_for_networks_that_were_finalized_is_that_of_their_files() -> None:
+    bench = make_bench()
+    records = [
+        replace(
+            timed(n, bench, step_s=0.1, score_s=0.2, train_s=0.8),
+            candidate=make_candidate(16 - 8 * n),
+        )
+        for n in range(2)
+    ]
+    first, second = (record.candidate.id for record in records if record.candidate is not None)
+    assert first != second
+    baselines = {candidate.id for _, candidate in baseline_candidates(records, bench)}
+    network, file = 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2, 0.5 + 0.2
+    whole = finalization_s(records, bench)
+    assert whole == pytest.approx(4.0 + 1.15 * 5 * network)
+    # One more that the next trial may bring is a whole network all the same.
+    assert finalization_s(records, bench, {first}) == pytest.approx(
+        4.0 + 1.15 * (4 * network + file)
+    )
+    assert finalization_s(records, bench, {first, second, *baselines}) == pytest.approx(
+        4.0 + 1.15 * (network + 4 * file)
+    )
+
+
 def test_time_kept_back_on_this_machine_includes_timing() -> None:
     bench = make_bench()
     record = timed(0, bench, step_s=0.1, train_s=0.2)
