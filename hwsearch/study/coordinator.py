@@ -157,9 +157,7 @@ class Run:
         known = self._bench.predictor.recalibration
         if known is not None:
             told = _told(known, self._bench.profile.name)
-            front, searched = (
-                one.model_copy(update={"notes": (told, *one.notes)}) for one in (front, searched)
-            )
+            front, searched = _noted(front, told), _noted(searched, told)
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         # Which of them are offered is said by the front, which verification may change.
@@ -291,10 +289,7 @@ class Run:
             f"the time limit left no time to train trial {', '.join(late)} fully; go on with: "
             f"hwsearch run --resume {self.folder} --time-limit LONGER"
         )
-        with_note = [
-            one.model_copy(update={"notes": (note, *one.notes)}) for one in (front, searched)
-        ]
-        return with_note[0], with_note[1], [note, *dropped]
+        return _noted(front, note), _noted(searched, note), [note, *dropped]
 
     def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
         write_front(self.folder, front)
@@ -394,6 +389,11 @@ def _best_first(records: Sequence[Record]) -> list[Candidate]:
     """The networks of trained records, the most accurate first; ties by trial."""
     ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
     return [record.candidate for record in ordered if record.candidate is not None]
+
+
+def _noted(front: FrontFile, note: str) -> FrontFile:
+    """The front with a note before all others."""
+    return front.model_copy(update={"notes": (note, *front.notes)})
 
 
 def _told(recalibration: Recalibration, profile: str) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import PX, make_data
 from torch import nn
 
 from hwsearch.accuracy import sensitivity
 from hwsearch.accuracy.base_weights import BaseNetwork
 from hwsearch.accuracy.data.batches import normalized
-from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.sensitivity import mean_kl_nats, sensitivity_table
 from hwsearch.accuracy.training import Recipe, Score, calibration_batches, train
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
@@ -20,7 +21,6 @@ from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.quantize import calibrate, quantize
 
-PX = 16
 REF = BackboneRef(name="resnet10t", classes=3, arguments='{"channels": [8, 8, 16, 16]}')
 W2A8, W4A4 = LayerBits(2, 8), LayerBits(4, 4)
 LAYERS = ("conv1.0", "layer1.0.conv1", "layer3.0.conv2", "fc")
@@ -29,22 +29,7 @@ OPTIONS = dict.fromkeys(LAYERS, (W2A8, W4A4, INT8, FP32))
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    generator = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> Split:
-        labels = torch.arange(count) % 3
-        images = torch.randint(0, 200, (count, 3, PX, PX), generator=generator)
-        images[torch.arange(count), labels] += 40
-        return Split(images=images.to(torch.uint8), labels=labels)
-
-    return make_data_set(
-        name="made up",
-        source="test",
-        class_names=("red", "green", "blue"),
-        splits=(split(96), split(40), split(3)),
-        flip=False,
-        shift_fraction=0.0,
-    )
+    return make_data(sizes=(96, 40, 3))
 
 
 @pytest.fixture(scope="module")

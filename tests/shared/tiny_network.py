@@ -24,7 +24,7 @@ def tiny_backbone(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
 
 
-def make_data(seed: int = 0) -> DataSet:
+def make_data(seed: int = 0, sizes: tuple[int, int, int] = (60, 30, 30)) -> DataSet:
     """Three classes of noise, told apart by the brightest channel; one name needs quoting."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -38,7 +38,7 @@ def make_data(seed: int = 0) -> DataSet:
         name="made up",
         source="test",
         class_names=("red", "green", 'it\'s "blue"'),
-        splits=(split(60), split(30), split(30)),
+        splits=(split(sizes[0]), split(sizes[1]), split(sizes[2])),
         flip=False,
         shift_fraction=0.0,
     )

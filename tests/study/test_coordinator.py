@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from study_fixtures import BUDGETS, make_checked, make_record
-from tiny_network import OWN, PX, make_data
+from tiny_network import OWN, PX
 
 from hwsearch.errors import (
     NothingFitsError,
@@ -19,7 +19,7 @@ from hwsearch.errors import (
 )
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
-from hwsearch.study import coordinator, pictures
+from hwsearch.study import coordinator
 from hwsearch.study.coordinator import Run
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
@@ -28,11 +28,7 @@ from hwsearch.units import parse_budgets
 
 TRIALS = 8
 
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Listener(Silent):

@@ -17,7 +17,7 @@ from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.report.stored import SEARCHED_FILE, read_front
-from hwsearch.study import coordinator, own_machine, pictures
+from hwsearch.study import coordinator, own_machine
 from hwsearch.study.coordinator import Run
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.preflight import Checked
@@ -26,11 +26,7 @@ from hwsearch.study.workbench import Workbench
 
 FACTOR = 1.7
 
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Listener(Silent):

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 from study_fixtures import make_checked, make_space
-from tiny_network import make_data
 from torch import nn
 
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
-from hwsearch.study import coordinator, finalize, pictures, trial, workbench
+from hwsearch.study import coordinator, finalize, trial, workbench
 from hwsearch.study.coordinator import Run
 from hwsearch.study.finalize import finalists, finalization_s
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Work:
@@ -63,7 +64,7 @@ class Work:
 
 
 @pytest.fixture
-def moved_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Work]:
+def moved_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Work]:
     """Lets a run take the time that some work says, and no other."""
 
     def patch(rest_s: float, us_per_weight: float) -> Work:
@@ -77,8 +78,6 @@ def moved_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float
         monkeypatch.setattr(finalize, "held_out_score", work.score)
         return work
 
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
     return patch
 
 
