@@ -20,7 +20,7 @@ from hwsearch.errors import BackboneError
 _WARM_UP: Final = 0.1
 _WEIGHT_DECAY: Final = 5e-4
 #: Batches from which statistics are re-estimated: 8 and 32 ranked candidates alike on digits.
-_STATISTICS_BATCHES: Final = 8
+STATISTICS_BATCHES: Final = 8
 _LARGEST_GRADIENT_NORM: Final = 5.0
 _BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -137,7 +137,7 @@ def reestimate_batch_norm(model: nn.Module, data: DataSet, px: int, *, batch_siz
         norm.train()
     try:
         with torch.no_grad():
-            for images, _ in _first_batches(data, px, batch_size, _STATISTICS_BATCHES):
+            for images, _ in _first_batches(data, px, batch_size, STATISTICS_BATCHES):
                 model(images)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -241,9 +241,12 @@ def _meaning(front: FrontFile) -> list[str]:
     elif exported < len(front.front):
         lines.append(f"- {exported} of {len(front.front)} models of the front have been exported.")
     if front.proxy_kendall_tau is not None:
+        interval = front.proxy_kendall_tau_ci90
+        ends = "" if interval is None else f"90 % interval {interval[0]:.2f} to {interval[1]:.2f}; "
         lines.append(
             "- The short training of the search ranked the front as the full training did with a "
-            f"Kendall tau of {front.proxy_kendall_tau:.2f} (1 is the same order, 0 is chance)."
+            f"Kendall tau of {front.proxy_kendall_tau:.2f} ({ends}1 is the same order, 0 is "
+            "chance)."
         )
     return lines
 

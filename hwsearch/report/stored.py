@@ -190,12 +190,16 @@ class ReachableEntry(StoredModel):
     unit: Literal["ms", "mJ", "B"]
 
 
+Tau = Annotated[float, Field(ge=-1, le=1)]
+
+
 class FrontFile(StoredModel):
     """``front.json``: the front, its baselines and the pick.
 
     ``closest`` and ``minimum_reachable`` are for a front that is empty because nothing met the
     budget, ``baseline_pick`` (a position in ``baselines``) for one that is empty because no model
-    beats them; the other keys are always there.
+    beats them; the other keys are always there, but for
+    ``proxy_kendall_tau_ci90``, which older runs lack.
     """
 
     schema_version: Literal[1]
@@ -207,9 +211,10 @@ class FrontFile(StoredModel):
     baselines: tuple[BaselineEntry, ...]
     pick: Count | None
     pick_reason: str
-    proxy_kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
+    proxy_kendall_tau: Tau | None
     notes: tuple[str, ...]
     front: tuple[ModelEntry, ...]
+    proxy_kendall_tau_ci90: tuple[Tau, Tau] | None = None
     closest: ClosestEntry | None = None
     minimum_reachable: dict[Quantity, ReachableEntry] | None = None
     baseline_pick: Count | None = None

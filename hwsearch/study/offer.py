@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import kendalltau
-
+from hwsearch.accuracy.agreement import Agreement, agreement
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import (
     BaselineEntry,
@@ -111,7 +110,7 @@ def make_front(
     elif base:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
     said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
-    front = _file(bench, offered, base, picked, said, _tau(chosen, finals), None, None)
+    front = _file(bench, offered, base, picked, said, _agreement(chosen, finals), None, None)
     searched = front.model_copy(update={"front": tuple(models)})
     return front.model_copy(update={"notes": (*said, *dropped)}), searched, dropped
 
@@ -167,13 +166,16 @@ def _scored(
     )
 
 
-def _tau(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> float | None:
-    """Kendall's tau between the last short score and the final validation score."""
-    short = [record.accuracy for record in chosen]
-    full = [finals[r.candidate.id].validation.accuracy for r in chosen if r.candidate is not None]
-    if len(short) < _LEAST_PAIRS or len(set(short)) < 2 or len(set(full)) < 2:
+def _agreement(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> Agreement | None:
+    """Between the last short score and the final validation score."""
+    pairs = [
+        (record.scores[-1].accuracy, finals[record.candidate.id].validation.accuracy)
+        for record in chosen
+        if record.candidate is not None and record.scores
+    ]
+    if len(pairs) < _LEAST_PAIRS:
         return None
-    return float(kendalltau(short, full).statistic)
+    return agreement([short for short, _ in pairs], [full for _, full in pairs])
 
 
 def _file(
@@ -182,7 +184,7 @@ def _file(
     base: Sequence[BaselineEntry],
     picked: ModelEntry | None,
     said: Sequence[str],
-    tau: float | None,
+    agreed: Agreement | None,
     closest: ClosestEntry | None,
     minimum: dict[Quantity, ReachableEntry] | None,
 ) -> FrontFile:
@@ -197,7 +199,8 @@ def _file(
         baselines=tuple(base),
         pick=None if picked is None else picked.trial,
         pick_reason=pick_reason(offered, picked, settings.budgets),
-        proxy_kendall_tau=tau,
+        proxy_kendall_tau=None if agreed is None else agreed.tau,
+        proxy_kendall_tau_ci90=None if agreed is None else (agreed.low, agreed.high),
         notes=tuple(said),
         front=tuple(offered),
         closest=closest,

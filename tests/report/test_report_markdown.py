@@ -71,7 +71,7 @@ def test_report_says_what_was_asked_and_picked(tmp_path: Path) -> None:
         "](pareto.svg)",
         "(evidence: spec sheet). It was not measured.",
         "Nothing has been exported yet",
-        "Kendall tau of 0.84",
+        "Kendall tau of 0.84 (90 % interval 0.55 to 0.97; 1 is",
         "- The 10 ms budget does not bind: the pick would still meet 3.2 ms.",
         "| Time, search | 180.2 s |",
         "| Seed | 7 |",

@@ -1,0 +1,66 @@
+"""How well short scores rank networks as full training does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.stats import kendalltau
+
+#: Resamples of the interval: its ends repeat to about 0.01.
+_RESAMPLES: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Kendall's tau-b (ties counted) with an interval.
+
+    Attributes:
+        tau: from -1 to 1; 1 is the same order, 0 is chance.
+        low: lower end of the 90 % interval.
+        high: upper end.
+        networks: on which it was measured.
+    """
+
+    tau: float
+    low: float
+    high: float
+    networks: int
+
+
+def agreement(short: Sequence[float], full: Sequence[float], *, seed: int = 0) -> Agreement | None:
+    """Kendall's tau-b between two scores of the same networks.
+
+    The interval is the bootstrap's percentiles over networks (Efron 1979,
+    doi:10.1214/aos/1176344552); draws in which a score is the same for all networks are left out.
+
+    Args:
+        short: one score for each network; more is better.
+        full: the scores that it is to foretell, in the same order.
+        seed: of the draws.
+
+    Returns:
+        None where one of the two is the same for all networks: there is no order to agree on.
+
+    Raises:
+        ValueError: other numbers of scores, or one that is not finite.
+    """
+    first, second = np.array(short, dtype=np.float64), np.array(full, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} short scores for {len(second)} full ones")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("a score is not finite")
+    count = len(first)
+    if len(set(short)) < 2 or len(set(full)) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(count, size=count) for _ in range(_RESAMPLES))
+    taus = [
+        float(kendalltau(first[at], second[at]).statistic)
+        for at in drawn
+        if np.ptp(first[at]) > 0 and np.ptp(second[at]) > 0
+    ]
+    tau = float(kendalltau(first, second).statistic)
+    # Both scores vary over all networks, so some draws have an order too; two networks may not.
+    low, high = np.quantile(taus, (0.05, 0.95)) if taus else (-1.0, 1.0)
+    return Agreement(tau=tau, low=float(low), high=float(high), networks=count)

@@ -1,0 +1,73 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from hwsearch.accuracy.agreement import agreement
+
+
+def brute_force_tau(first: list[float], second: list[float]) -> float:
+    """Kendall 1945: concordant less discordant pairs, over those untied in each."""
+    pairs = list(itertools.combinations(range(len(first)), 2))
+    one = [np.sign(first[a] - first[b]) for a, b in pairs]
+    two = [np.sign(second[a] - second[b]) for a, b in pairs]
+    agreeing = sum(x * y for x, y in zip(one, two, strict=True))
+    return float(agreeing / np.sqrt(sum(x != 0 for x in one) * sum(y != 0 for y in two)))
+
+
+def test_tau_is_that_of_the_definition_with_ties() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.integers(8, size=20).astype(float).tolist()
+    second = generator.integers(8, size=20).astype(float).tolist()
+    found = agreement(first, second)
+    assert found is not None
+    assert found.tau == pytest.approx(brute_force_tau(first, second))
+    assert found.networks == 20
+
+
+def test_interval_covers_the_tau_of_all_networks() -> None:
+    """Of 60 normal pairs with correlation r, tau is 2 / pi arcsin r (Greiner 1909)."""
+    generator = np.random.default_rng(1)
+    covered = []
+    for seed in range(60):
+        truth = generator.normal(size=40)
+        short = 0.8 * truth + 0.6 * generator.normal(size=40)
+        found = agreement(short.tolist(), truth.tolist(), seed=seed)
+        assert found is not None
+        assert found.low <= found.tau <= found.high
+        covered.append(found.low <= 2 / np.pi * np.arcsin(0.8) <= found.high)
+    # 90 % of 60 is 54; below 47 lies 1 in 500.
+    assert sum(covered) >= 47
+
+
+def test_interval_narrows_with_more_networks() -> None:
+    generator = np.random.default_rng(2)
+    widths = []
+    for count in (15, 150):
+        truth = generator.normal(size=count)
+        found = agreement((truth + generator.normal(size=count)).tolist(), truth.tolist())
+        assert found is not None
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_one_order_is_told_as_such() -> None:
+    found = agreement([0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0])
+    assert found is not None
+    assert (found.tau, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("short", "full"), [([0.5] * 5, [1, 2, 3, 4, 5]), ([], []), ([1], [1])])
+def test_there_is_none_without_an_order(short: list[float], full: list[float]) -> None:
+    assert agreement(short, full) is None
+
+
+@pytest.mark.parametrize(
+    ("short", "full", "message"),
+    [([1.0], [1.0, 2.0], "1 short scores for 2"), ([1.0, float("nan")], [1, 2], "not finite")],
+)
+def test_scores_that_do_not_fit_are_refused(
+    short: list[float], full: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        agreement(short, full)
