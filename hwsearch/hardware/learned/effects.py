@@ -186,6 +186,14 @@ def prior_draw(effect: Effect, sample: int) -> float:
     return float(effect.sigma * rng.standard_normal())
 
 
+def _log_prior_of_noise(noise: float) -> float:
+    """Of its logarithm, but for a constant: as if measurements had been seen before.
+
+    A wide prior on the effects must not win by passing through what is noise.
+    """
+    return -_PRIOR_NOISE_WEIGHT * (math.log(noise) + 0.5 * (_PRIOR_NOISE / noise) ** 2)
+
+
 def _student_share(free: float) -> float:
     """By what a noise that is known from few measurements is widened.
 
@@ -212,7 +220,7 @@ def _chosen_scale(problem: "_Problem", seed: int) -> float:
         # From where the last scale ended, two rounds are as good as four.
         best, noise = scaled.fit(best, noise, rounds=2)
         prior = -0.5 * (math.log(scale) / _SCALE_SIGMA_LOG) ** 2
-        evidence.append(scaled.log_evidence(best, noise) + prior)
+        evidence.append(scaled.log_evidence(best, noise) + _log_prior_of_noise(noise) + prior)
     return _SCALES[int(np.argmax(evidence))]
 
 
