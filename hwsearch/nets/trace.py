@@ -67,6 +67,13 @@ def trace(model: nn.Module, input_px: int, in_channels: int = 3) -> Trace:
         BackboneError: the model does not run, or runs an operation that has no kernel here. It is
             an error rather than a cost of zero.
     """
+    # Torch spells them out as matrix products and gates, step by step, which no runtime runs.
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            raise BackboneError(
+                f"the layer '{name}' is recurrent ({type(module).__name__}), which has no cost "
+                "model; use a backbone of convolutions or attention"
+            )
     return _Fuser(record(model, (1, in_channels, input_px, input_px)), input_px).trace()
 
 

@@ -215,7 +215,7 @@ def test_intervals_when_the_truth_comes_from_the_prior_then_they_cover(networks:
         terms, fresh = random_terms(networks, seed), random_terms(30, 500 + seed)
         learned = learn(terms, noisy(truth_of(terms, truth), 0.1, seed), seed=seed)
         error = np.log(predicted(fresh, learned)[:, 0] / noisy(truth_of(fresh, truth), 0.1, 77))
-        sigma = np.hypot(spread_of(fresh, learned), learned.noise)
+        sigma = np.hypot(spread_of(fresh, learned), learned.interval_noise)
         inside.append(float((np.abs(error) < Z90 * sigma).mean()))
     assert 0.85 <= np.mean(inside) <= 0.95
 
@@ -227,6 +227,23 @@ def test_noise_when_estimated() -> None:
         measured = noisy(truth_of(terms, truth), true_noise, 9)
         found.append(learn(terms, measured, seed=0, samples=0).noise / true_noise)
     assert found == pytest.approx([1.0, 1.0, 1.0], rel=0.3)
+
+
+def test_noise_when_effects_pass_through_every_measurement_then_as_before_them() -> None:
+    # As many effects as networks: nothing is left over, whatever the noise was.
+    own = tuple((ALL, Effect(f"own{at}", 3.0)) for at in range(12))
+    terms = TermMatrix(values=np.eye(12), effects=own)
+    learned = learn(terms, noisy(np.ones(12), 0.4, 3), seed=0, samples=0, prior_scale=1.0)
+    assert 0.1 < learned.noise < 0.2, "that of the prior, 0.14"
+    # Known from little more than the two measurements that the prior is worth.
+    assert learned.interval_noise > 1.5 * learned.noise
+
+
+def test_interval_noise_when_measurements_are_many_then_that_of_the_fit() -> None:
+    terms = random_terms(150, seed=4)
+    measured = noisy(truth_of(terms, random_truth(4)), 0.1, 9)
+    learned = learn(terms, measured, seed=0, samples=0)
+    assert learned.interval_noise == pytest.approx(learned.noise, rel=0.02)
 
 
 def test_spread_when_more_networks_are_measured_then_smaller() -> None:

@@ -210,6 +210,13 @@ def test_operation_when_unknown_is_refused() -> None:
         traced(model)
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM(8, 8), nn.GRU(8, 8), nn.RNNCell(8, 8)])
+def test_layer_when_recurrent_is_refused(layer: nn.Module) -> None:
+    said = rf"the layer 'middle.0' is recurrent \({type(layer).__name__}\), which has no cost model"
+    with pytest.raises(BackboneError, match=said):
+        traced(Small(nn.Sequential(layer)))
+
+
 def test_layer_when_run_twice_is_refused() -> None:
     layer = nn.Conv2d(8, 8, 1)
     with pytest.raises(BackboneError, match=r"layer 'middle.0' runs twice"):

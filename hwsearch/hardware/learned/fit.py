@@ -365,7 +365,7 @@ class _Fitter:
         unlearned = _as_before(matrix, learned)
         return Coefficients(
             prior_scale=learned.prior_scale,
-            noise_log=_rounded(learned.noise),
+            noise_log=_rounded(learned.interval_noise),
             measured_range=(_rounded(measured.min()), _rounded(measured.max())),
             largest_spread_log=_ANY_SPREAD,
             kernel_ranges=_kernel_ranges(rows),
