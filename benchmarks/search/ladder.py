@@ -31,20 +31,14 @@ from predictor_room import Options, Row, show, spread
 
 from hwsearch.accuracy.agreement import agreement
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import (
-    CALIBRATION_BATCHES,
-    advance,
-    held_out_score,
-    inherit,
-    validation_score,
-)
-from hwsearch.accuracy.training import STATISTICS_BATCHES, Recipe
+from hwsearch.accuracy.ladder import CALIBRATION_BATCHES
+from hwsearch.accuracy.training import STATISTICS_BATCHES
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
+from hwsearch.study.finalize import finalize
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked, check
-from hwsearch.study.settings import derived_seed
-from hwsearch.study.trial import FINE_TUNING_RATE
+from hwsearch.study.trial import Pace, rungs
 from hwsearch.study.workbench import Workbench
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -102,9 +96,7 @@ def main() -> None:
 def climb_all(checked: Checked, count: int, seed: int) -> list[Climb]:
     """Random candidates, each network once, on every rung."""
     data = load_pictures(checked.settings)
-    bench = Workbench(
-        checked.settings, checked.profile, data, on_phase=print, on_step=lambda *_: None
-    )
+    bench = Workbench(checked.settings, checked.profile, data, on_phase=print, on_step=_silent)
     peak = peak_macs_per_s()
     climbs: list[Climb] = []
     for candidate in random_candidates(bench, count, np.random.default_rng(seed)):
@@ -136,46 +128,32 @@ def random_candidates(
 
 def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
     """One candidate on every rung, and fully fine-tuned from its base network."""
-    data, px, plan = bench.data, candidate.input_px, bench.plan(candidate)
-    training = bench.settings.space.training
+    data, px = bench.data, candidate.input_px
     macs = bench.describe(candidate).macs
     table = bench.prepared(candidate).sensitivity[px]
     lost = sum(table[layer][bits] for layer, bits in candidate.bits)
-
-    def recipe(steps: int, part: object) -> Recipe:
-        return Recipe(
-            steps=steps,
-            batch_size=training.batch_size,
-            learning_rate=FINE_TUNING_RATE,
-            seed=derived_seed(bench.settings.seed, candidate.id, part),
-        )
-
     start = time.perf_counter()
-    model = inherit(plan, data, batch_size=training.batch_size)
-    accuracies = [validation_score(model, data, px).accuracy]
-    rungs_s = [time.perf_counter() - start]
-    done = 0
-    for rung, steps in enumerate(training.rung_steps):
-        advance(model, data, px, recipe(steps - done, rung))
-        done = steps
-        accuracies.append(validation_score(model, data, px).accuracy)
+    accuracies, rungs_s = [], []
+    for score in rungs(candidate, bench, Pace(), _silent):
+        accuracies.append(score.accuracy)
         rungs_s.append(time.perf_counter() - start)
-
-    start = time.perf_counter()
-    model = inherit(plan, data, batch_size=training.batch_size)
-    advance(model, data, px, recipe(bench.final_steps, "final"))
-    scores = [validation_score(model, data, px), held_out_score(model, data, px)]
-    full_s = time.perf_counter() - start
-    right, total = sum(s.correct for s in scores), sum(s.total for s in scores)
+    full = finalize((candidate,), {}, bench, on_phase=_silent, on_step=_silent, on_final=_silent)[
+        candidate.id
+    ]
     return Climb(
         backbone=candidate.backbone,
         free={"sensitivity": -lost, "MACs": float(macs)},
         accuracies=tuple(accuracies),
         rungs_s=tuple(rungs_s),
-        truth=right / total,
-        full_s=full_s,
-        bound_s=macs * rung0_pictures(data, training.batch_size) / peak_macs_s,
+        truth=(full.validation.correct + full.held_out.correct)
+        / (full.validation.total + full.held_out.total),
+        full_s=full.train_s,
+        bound_s=macs * rung0_pictures(data, bench.settings.space.training.batch_size) / peak_macs_s,
     )
+
+
+def _silent(*_: object) -> None:
+    """Progress is told by candidate."""
 
 
 def rung0_pictures(data: DataSet, batch_size: int) -> int:

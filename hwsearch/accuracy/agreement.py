@@ -53,6 +53,7 @@ def agreement(short: Sequence[float], full: Sequence[float], *, seed: int = 0) -
     count = len(first)
     if len(set(short)) < 2 or len(set(full)) < 2:
         return None
+    # Not scipy's bootstrap: one draw without an order would make its whole interval NaN.
     generator = np.random.default_rng(seed)
     drawn = (generator.integers(count, size=count) for _ in range(_RESAMPLES))
     taus = [
@@ -61,6 +62,5 @@ def agreement(short: Sequence[float], full: Sequence[float], *, seed: int = 0) -
         if np.ptp(first[at]) > 0 and np.ptp(second[at]) > 0
     ]
     tau = float(kendalltau(first, second).statistic)
-    # Both scores vary over all networks, so some draws have an order too; two networks may not.
-    low, high = np.quantile(taus, (0.05, 0.95)) if taus else (-1.0, 1.0)
+    low, high = np.quantile(taus, (0.05, 0.95))
     return Agreement(tau=tau, low=float(low), high=float(high), networks=count)

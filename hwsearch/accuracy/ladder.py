@@ -1,8 +1,9 @@
 """The fidelity ladder: cheap scores first, more training only for candidates that earn it.
 
 Rung 0 inherits the base weights, removes channels, re-estimates batch norm and calibrates; it
-takes no optimizer step. Each further rung trains on from the rung before it. Rank correlation
-(Kendall) with the final accuracy was 0.75 for rung 0, 0.84 after 30 steps, 0.88 after 100.
+takes no optimizer step. Each further rung trains on from the rung before it. On the digits, rank
+correlation (Kendall) with the accuracy after full fine-tuning is 0.34 for rung 0, 0.65 after 12
+steps and 0.66 after 40 (``benchmarks/search/ladder.py``).
 """
 
 from collections.abc import Callable, Mapping

@@ -34,6 +34,7 @@ TrialState = Literal["completed", "stopped", "over_budget", "duplicate", "failed
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+Tau = Annotated[float, Field(ge=-1, le=1)]
 
 #: Room for the last digit: Wilson's upper bound at accuracy 1 is 1 only up to rounding.
 _ROUNDING: Final = 1e-9
@@ -190,16 +191,12 @@ class ReachableEntry(StoredModel):
     unit: Literal["ms", "mJ", "B"]
 
 
-Tau = Annotated[float, Field(ge=-1, le=1)]
-
-
 class FrontFile(StoredModel):
     """``front.json``: the front, its baselines and the pick.
 
     ``closest`` and ``minimum_reachable`` are for a front that is empty because nothing met the
     budget, ``baseline_pick`` (a position in ``baselines``) for one that is empty because no model
-    beats them; the other keys are always there, but for
-    ``proxy_kendall_tau_ci90``, which older runs lack.
+    beats them; older runs lack ``proxy_kendall_tau_ci90``. The other keys are always there.
     """
 
     schema_version: Literal[1]

@@ -331,10 +331,7 @@ class Run:
             return False
         trained = [record.train_s for record in records if record.train_s > 0]
         longest = max(trained[-10:], default=0.0)
-        return (
-            self._spent_s() + longest + finalization_s(records, self._bench, self._store.finals())
-            > limit
-        )
+        return self._spent_s() + longest + self._finalization_s(records) > limit
 
     def _left_s(self, records: Sequence[Record]) -> float | None:
         settings = self.checked.settings
@@ -344,7 +341,10 @@ class Run:
             return None
         mean = sum(record.train_s for record in records) / len(records)
         left = mean * (settings.trial_count - len(records))
-        return left + finalization_s(records, self._bench, self._store.finals())
+        return left + self._finalization_s(records)
+
+    def _finalization_s(self, records: Sequence[Record]) -> float:
+        return finalization_s(records, self._bench, self._store.finals())
 
     def _limit_left_s(self) -> float:
         assert self.checked.settings.time_limit_s is not None

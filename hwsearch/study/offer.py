@@ -169,9 +169,9 @@ def _scored(
 def _agreement(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> Agreement | None:
     """Between the last short score and the final validation score."""
     pairs = [
-        (record.scores[-1].accuracy, finals[record.candidate.id].validation.accuracy)
+        (record.accuracy, finals[record.candidate.id].validation.accuracy)
         for record in chosen
-        if record.candidate is not None and record.scores
+        if record.candidate is not None and record.accuracy is not None
     ]
     if len(pairs) < _LEAST_PAIRS:
         return None

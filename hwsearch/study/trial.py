@@ -1,7 +1,7 @@
 """One trial, from knobs to a record. Read this first: it is the whole tool in one screen."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
@@ -78,26 +78,14 @@ class Trial:
 
     def _climb(self, record: Record, candidate: Candidate, pace: "Pace") -> Record:
         """Go up the ladder until a rung shows that others are better."""
-        training = self.bench.settings.space.training
-        data, px = self.bench.data, candidate.input_px
-        plan = self.bench.plan(candidate)
-        model = inherit(plan, data, batch_size=training.batch_size)
-        scores = [pace.timed_score(model, data, px)]
-        done = 0
-        for rung, steps in enumerate(training.rung_steps):
-            rival = self._rival(record, rung, scores[-1])
+        last = len(self.bench.settings.space.training.rung_steps)
+        scores: list[Score] = []
+        for rung, score in enumerate(rungs(candidate, self.bench, pace, self.on_step)):
+            scores.append(score)
+            rival = self._rival(record, rung, score) if rung < last else None
             if rival is not None:
                 reason = f"stopped at rung {rung}: trial {rival} is cheaper and more accurate"
                 return replace(record, state="stopped", scores=tuple(scores), reason=reason)
-            recipe = Recipe(
-                steps=steps - done,
-                batch_size=training.batch_size,
-                learning_rate=FINE_TUNING_RATE,
-                seed=derived_seed(self.bench.settings.seed, candidate.id, rung),
-            )
-            advance(model, data, px, recipe, on_step=pace.timing(self.on_step))
-            done = steps
-            scores.append(pace.timed_score(model, data, px))
         return replace(record, scores=tuple(scores))
 
     def _same(self, candidate: Candidate) -> Record | None:
@@ -125,6 +113,30 @@ class Trial:
             if cheaper and their_score.accuracy >= score.accuracy + margin:
                 return other.trial
         return None
+
+
+def rungs(
+    candidate: Candidate,
+    bench: Workbench,
+    pace: "Pace",
+    on_step: Callable[[int, int], None],
+) -> Iterator[Score]:
+    """Scores of a candidate from the lowest rung up; a rung is trained when it is asked for."""
+    training = bench.settings.space.training
+    data, px = bench.data, candidate.input_px
+    model = inherit(bench.plan(candidate), data, batch_size=training.batch_size)
+    yield pace.timed_score(model, data, px)
+    done = 0
+    for rung, steps in enumerate(training.rung_steps):
+        recipe = Recipe(
+            steps=steps - done,
+            batch_size=training.batch_size,
+            learning_rate=FINE_TUNING_RATE,
+            seed=derived_seed(bench.settings.seed, candidate.id, rung),
+        )
+        advance(model, data, px, recipe, on_step=pace.timing(on_step))
+        done = steps
+        yield pace.timed_score(model, data, px)
 
 
 class Pace:

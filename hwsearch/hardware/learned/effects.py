@@ -309,17 +309,23 @@ class _Problem:
         doi:10.1162/neco.1992.4.3.415): effects that pass through every measurement say nothing of
         the noise, which then is what it was taken for before.
         """
-        predicted, _ = self._forward(effects)
-        squares = np.minimum((predicted - self.target) ** 2, (_HUBER * noise) ** 2)
+        residual, free = self._left_over(effects, noise)
+        squares = np.minimum(residual**2, (_HUBER * noise) ** 2)
         total = float(squares.sum()) + _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
-        return float(np.sqrt(total / self.free(effects, noise)))
+        return float(np.sqrt(total / free))
 
     def free(self, effects: Floats, noise: float) -> float:
         """Degrees of freedom by which the noise is known, those of its prior included."""
+        return self._left_over(effects, noise)[1]
+
+    def _left_over(self, effects: Floats, noise: float) -> tuple[Floats, float]:
+        """Residuals, (n,), and the degrees of freedom that they and the prior leave."""
         predicted, parts = self._forward(effects)
-        scale = np.sqrt(self._weights(predicted - self.target, noise)) / noise
+        residual = predicted - self.target
+        scale = np.sqrt(self._weights(residual, noise)) / noise
         curvature = Curvature(parts * scale[:, None], self.design, 1 / self.prior_sigma**2)
-        return len(predicted) - float(curvature.leverage().sum()) + _PRIOR_NOISE_WEIGHT
+        used = float(curvature.leverage().sum())
+        return residual, len(residual) - used + _PRIOR_NOISE_WEIGHT
 
     def _forward(self, effects: Floats) -> tuple[Floats, Floats]:
         """Logarithm of the predictions, (n,), and the share of each term, (n, t)."""
