@@ -1,5 +1,6 @@
 """The Python interface: what ``hwsearch run`` and its other verbs do, as functions."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -377,14 +378,15 @@ def _shipped(work: "Run") -> Result:
     work.execute()
     while True:
         refused: NothingFitsError | None = None
+        begin = time.perf_counter()
         try:
             front = ship_run(work.folder, work.data, work.watcher)
         except NothingFitsError as error:
             refused = error
+        work.shipped(time.perf_counter() - begin)
         known = recalibrated_by(work.folder)
-        if known is None or not work.has_time:
+        if known is None or not work.has_time or not work.go_on(known):
             break
-        work.go_on(known)
     if refused is not None:
         raise refused
     return Result(folder=work.folder, front=front)

@@ -54,6 +54,14 @@ class Recalibration:
             networks=self.networks + other.networks,
         )
 
+    def told(self, profile: str) -> str:
+        """What was learned of this machine, for people; ``profile`` is the name of its profile."""
+        return (
+            f"{self.networks} networks were timed here: latencies are taken to be "
+            f"{self.factor:.3g} x what profile {profile} predicts, and intervals "
+            f"{self.sigma_share:.2g} x as wide"
+        )
+
     def of(self, cost: Cost) -> Cost:
         """The cost with its latency corrected; energy was not measured and stays."""
         latency = cost.latency_ms

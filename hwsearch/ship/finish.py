@@ -28,7 +28,7 @@ from hwsearch.ship.verify import (
     time_models,
 )
 from hwsearch.study.folder_lock import locked
-from hwsearch.study.output import add_wall_s
+from hwsearch.study.output import SHIPPING, add_wall_s
 from hwsearch.study.progress import Watcher
 
 
@@ -54,7 +54,7 @@ def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:
             raise RunInterrupted(
                 f"interrupted while its files were verified; go on with: hwsearch verify {folder}"
             ) from None
-        add_wall_s(folder, "export and verification", time.perf_counter() - begin)
+        add_wall_s(folder, SHIPPING, time.perf_counter() - begin)
         make_report(folder)
     _tell(run, front, watcher)
     require_offer(run, front)

@@ -1,7 +1,8 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from hwsearch.errors import (
 from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
-from hwsearch.report.stored import SEARCHED_FILE, FrontFile
+from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.admission import admission
@@ -33,7 +34,7 @@ from hwsearch.study.finalize import (
 )
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
-from hwsearch.study.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.output import SHIPPING, write_front, write_model, write_run, write_trials
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked
@@ -90,26 +91,44 @@ class Run:
             self._bench.wall_s["data"] = time.perf_counter() - start
             self._open_store()
             self._write_progress(finished=None)
-            return self._interruptible(self._hold_and_search)
+            with self._interruptible():
+                self._hold_to_own_machine()
+                return self._search_and_finalize()
 
-    def go_on(self, measured: Recalibration) -> FrontFile:
+    def go_on(self, measured: Recalibration) -> bool:
         """Search on after the files were timed, with predictions corrected by that.
+
+        The front that was verified stays as it is unless a network is found that may join it.
 
         Args:
             measured: learned from predictions as they are now.
 
+        Returns:
+            Whether there is a new front, whose files are to be verified.
+
         Raises:
-            NothingFitsError, RunLockedError, RunInterrupted, TrialsFailedError: as ``execute``.
+            RunLockedError, RunInterrupted, TrialsFailedError: as ``execute``.
         """
         bench = self._bench
         before = bench.predictor.recalibration
+        known = measured if before is None else before.then(measured)
         with locked(self.folder):
-            known = measured if before is None else before.then(measured)
-            self._store.set_recalibration(known)
             bench.recalibrate(known)
+            self.watcher.note(known.told(bench.profile.name))
+            least = reachable(bench)
+            if not least.admitted:
+                self.watcher.note(f"search ended: {reachable_text(least, self.checked.settings)}")
+                return False
+            self._store.set_recalibration(known)
             self._open_store()  # what a sampler has priced is out of date
-            self.watcher.note(_told(known, bench.profile.name))
-            return self._interruptible(self._search_and_finalize)
+            with self._interruptible():
+                return self._search_on()
+
+    def shipped(self, seconds: float) -> None:
+        """Take note of what export and verification of this run's files took."""
+        bench = self._bench
+        bench.wall_s[SHIPPING] = bench.wall_s.get(SHIPPING, 0.0) + seconds
+        bench.ship_s = seconds / max(1, len(self._store.finals()))
 
     @property
     def has_time(self) -> bool:
@@ -124,19 +143,16 @@ class Run:
 
     # -- the course of a run ----------------------------------------------------------------------
 
-    def _interruptible(self, course: Callable[[], FrontFile]) -> FrontFile:
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
         try:
-            return course()
+            yield
         except KeyboardInterrupt:
             self._write_progress(finished=None)
             raise RunInterrupted(
                 f"interrupted after {len(self._store.records())} trials; "
                 f"continue with: hwsearch run --resume {self.folder}"
             ) from None
-
-    def _hold_and_search(self) -> FrontFile:
-        self._hold_to_own_machine()
-        return self._search_and_finalize()
 
     def _search_and_finalize(self) -> FrontFile:
         settings, bench = self.checked.settings, self._bench
@@ -153,21 +169,39 @@ class Run:
         if not chosen:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
             return self._nothing_fits(empty_front(bench, least, records), text)
+        return self._finalize_and_report(records, chosen)
+
+    def _search_on(self) -> bool:
+        self._search()
+        records = self._records()
+        chosen = finalists(records, self._bench)
+        tuned = self._store.finals()
+        if all(record.candidate is not None and record.candidate.id in tuned for record in chosen):
+            self.watcher.note("search ended: no other network was found that may join the front")
+            done = {model.trial for model in read_front(self.folder, SEARCHED_FILE).front}
+            self._write_finished(records, done)
+            return False
+        self._finalize_and_report(records, chosen)
+        return True
+
+    def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> FrontFile:
         front, searched, notes = self._finalize(chosen)
         known = self._bench.predictor.recalibration
         if known is not None:
-            told = _told(known, self._bench.profile.name)
+            told = known.told(self._bench.profile.name)
             front, searched = _noted(front, told), _noted(searched, told)
         write_front(self.folder, searched, SEARCHED_FILE)
         write_front(self.folder, front)
         # Which of them are offered is said by the front, which verification may change.
-        tuned = {model.trial for model in searched.front}
-        done = [record.finalized() if record.trial in tuned else record for record in records]
-        self._write_progress(finished=datetime.now(UTC), records=done)
+        self._write_finished(records, {model.trial for model in searched.front})
         for note in notes:
             self.watcher.note(note)
         make_report(self.folder)
         return front
+
+    def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:
+        done = [record.finalized() if record.trial in tuned else record for record in records]
+        self._write_progress(finished=datetime.now(UTC), records=done)
 
     def _hold_to_own_machine(self) -> None:
         """Correct the profile where the target is this machine; once, before the first trial."""
@@ -185,7 +219,7 @@ class Run:
             self._store.set_recalibration(known)
         if known is not None:
             bench.recalibrate(known)
-            self.watcher.note(_told(known, bench.profile.name))
+            self.watcher.note(known.told(bench.profile.name))
 
     def _records(self) -> list[Record]:
         """The trials so far, at what is known of their costs by now."""
@@ -394,15 +428,6 @@ def _best_first(records: Sequence[Record]) -> list[Candidate]:
 def _noted(front: FrontFile, note: str) -> FrontFile:
     """The front with a note before all others."""
     return front.model_copy(update={"notes": (note, *front.notes)})
-
-
-def _told(recalibration: Recalibration, profile: str) -> str:
-    """What was learned of this machine, for people."""
-    return (
-        f"{recalibration.networks} networks were timed here before the search: latencies are taken "
-        f"to be {recalibration.factor:.3g} x what profile {profile} predicts, and intervals "
-        f"{recalibration.sigma_share:.2g} x as wide"
-    )
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -28,8 +28,10 @@ _MARGIN: Final = 1.15
 #: small network: 10 files took 2.8 s together on a busy core.
 _SHIP_START_S: Final = 4.0
 _SHIP_S: Final = 0.5
-#: The same of a file that is timed as well, since this machine is the target.
+#: The same of a file that is timed as well, since this machine is the target, until this run has
+#: timed files itself; and inferences that its timing takes, with half of the extra rounds.
 _SHIP_TIMED_S: Final = 2.5
+_TIMED_RUNS: Final = 240
 
 #: Networks in a row, the slowest of which says how long the next one will take.
 _RECENT: Final = 3
@@ -165,7 +167,8 @@ def _network_s(record: Record, factor: float, bench: Workbench) -> float:
 
 def _verified_s(record: Record, bench: Workbench) -> float:
     """Seconds that the file takes: scoring it is no slower than fake quantization in torch is."""
-    return _ship_s(bench) + _held_out_s(record, bench)
+    assert record.cost is not None
+    return _ship_s(record.cost.latency_ms.value, bench) + _held_out_s(record, bench)
 
 
 def _held_out_s(record: Record, bench: Workbench) -> float:
@@ -173,10 +176,13 @@ def _held_out_s(record: Record, bench: Workbench) -> float:
     return (record.score_s or 0.0) * pictures
 
 
-def _ship_s(bench: Workbench) -> float:
+def _ship_s(latency_ms: float, bench: Workbench) -> float:
     """Seconds that the file of a network takes, without being scored."""
-    timed = bench.profile.name == HOST_TARGET
-    return bench.export_s + (_SHIP_TIMED_S if timed else _SHIP_S)
+    if bench.profile.name != HOST_TARGET:
+        return bench.export_s + _SHIP_S
+    if bench.ship_s is not None:
+        return bench.ship_s
+    return bench.export_s + _SHIP_TIMED_S + _TIMED_RUNS * latency_ms / 1e3
 
 
 def _macs(record: Record) -> int:
@@ -219,7 +225,10 @@ def finalize(
     for position, candidate in enumerate(missing, start=1):
         if left_s is not None and trained_s and candidate.id not in needed:
             scoring_s = bench.wall_s[_SCORING] / len(trained_s)
-            ship_s = _SHIP_START_S + (len(finals) + 1) * (_ship_s(bench) + scoring_s)
+            files = [candidate, *(final.candidate for final in finals.values())]
+            ship_s = _SHIP_START_S + sum(
+                scoring_s + _ship_s(bench.price(file).latency_ms.value, bench) for file in files
+            )
             if left_s() < max(trained_s[-_RECENT:]) + ship_s:
                 continue
         on_phase(

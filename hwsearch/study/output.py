@@ -45,6 +45,8 @@ from hwsearch.study.storage import SAMPLERS
 #: Files in the folder of a network.
 WEIGHTS_FILE: Final = "model.safetensors"
 LAYERS_FILE: Final = "layers.csv"
+#: The phase of a run after its search.
+SHIPPING: Final = "export and verification"
 
 _VERSIONS: Final = (
     "hwsearch", "torch", "timm", "torch-pruning", "optuna", "numpy", "scikit-learn", "torchvision",

@@ -66,6 +66,8 @@ class Workbench:
 
     Attributes:
         wall_s: seconds spent so far, by phase.
+        ship_s: seconds that a file of this run took to be exported, scored and timed; None until
+            files were.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Workbench:
         self.predictor = CostPredictor(profile, settings.confidence)
         self.bit_costs = BitCosts(settings=settings, predictor=self.predictor)
         self.wall_s: dict[str, float] = {}
+        self.ship_s: float | None = None
         self._on_phase, self._on_step = on_phase, on_step
         self._backbones = Backbones(space=settings.space, classes=len(data.class_names))
         self._prepared: dict[tuple[BackboneRef, int], Prepared] = {}

@@ -218,4 +218,6 @@ def test_time_kept_back_on_this_machine_includes_timing() -> None:
     record = timed(0, bench, step_s=0.1, train_s=0.2)
     elsewhere = finalization_s([record], bench)
     bench.profile = bench.profile.model_copy(update={"name": "host"})
-    assert finalization_s([record], bench) == pytest.approx(elsewhere + 1.15 * 4 * 2.0)
+    assert record.cost is not None
+    runs_s = 240 * record.cost.latency_ms.value / 1e3
+    assert finalization_s([record], bench) == pytest.approx(elsewhere + 1.15 * 4 * (2.0 + runs_s))

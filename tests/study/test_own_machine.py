@@ -16,9 +16,10 @@ from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, Refus
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.recalibration import Recalibration
-from hwsearch.report.stored import SEARCHED_FILE, read_front
+from hwsearch.report.stored import SEARCHED_FILE, read_front, read_run_file
 from hwsearch.study import coordinator, own_machine
 from hwsearch.study.coordinator import Run
+from hwsearch.study.output import SHIPPING
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.preflight import Checked
 from hwsearch.study.progress import Silent
@@ -209,12 +210,21 @@ def test_what_is_stored_is_read_back(timed: list[str], tmp_path: Path) -> None:
 # -- searching on after the files were timed -------------------------------------------------------
 
 
+def with_trials(run: Run, trials: int) -> None:
+    """Let a run go on to so many trials."""
+    settings = run.checked.settings.model_copy(update={"trials": trials})
+    run.checked = Checked(settings=settings, profile=run.checked.profile)
+
+
 def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", Silent(), host())
-    first = run.execute()
+    run.execute()
+    first = read_front(tmp_path / "run", SEARCHED_FILE)
     before = run._bench.predictor.recalibration
     assert before is not None
-    front = run.go_on(Recalibration(factor=1.25, sigma_share=0.5, networks=5))
+    with_trials(run, 16)
+    assert run.go_on(Recalibration(factor=1.25, sigma_share=0.5, networks=5))
+    front = read_front(tmp_path / "run", SEARCHED_FILE)
     known = run._bench.predictor.recalibration
     assert known is not None
     assert known == run._store.recalibration()
@@ -222,11 +232,60 @@ def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_pat
     assert known.sigma_share == pytest.approx(0.5 * before.sigma_share)
     assert known.networks == before.networks + 5
     assert len(timed) == 3, "the files were timed, not these networks again"
+    assert len(run._store.records()) == 16
     again = {model.trial: model.latency_ms.value for model in front.front}
     both = [model for model in first.front if model.trial in again]
     assert both
     for model in both:
         assert again[model.trial] == pytest.approx(1.25 * model.latency_ms.value)
+
+
+def test_a_verified_front_stays_where_no_other_network_is_found(
+    timed: list[str], tmp_path: Path
+) -> None:
+    listener = Listener()
+    run = make_run(tmp_path / "run", listener, host())
+    run.execute()
+    verified = (tmp_path / "run" / "front.json").read_bytes()
+    states = (tmp_path / "run" / "trials.csv").read_text("utf-8")
+    run.shipped(12.5)
+    assert not run.go_on(Recalibration(factor=1.25, sigma_share=0.5, networks=5))
+    assert (tmp_path / "run" / "front.json").read_bytes() == verified
+    again = (tmp_path / "run" / "trials.csv").read_text("utf-8")
+    assert again.count("finalized") == states.count("finalized") > 0
+    assert any("no other network was found" in note for note in listener.notes)
+    assert read_run_file(tmp_path / "run").wall_s[SHIPPING] == 12.5
+    assert timed
+
+
+def test_a_verified_front_stays_where_nothing_can_meet_the_budget_any_more(
+    timed: list[str], tmp_path: Path
+) -> None:
+    listener = Listener()
+    run = make_run(tmp_path / "run", listener, host())
+    run.execute()
+    stored = run._store.recalibration()
+    verified = (tmp_path / "run" / "front.json").read_bytes()
+    with_trials(run, 24)
+    assert not run.go_on(Recalibration(factor=1e4, sigma_share=1.0, networks=5))
+    assert (tmp_path / "run" / "front.json").read_bytes() == verified
+    assert run._store.recalibration() == stored, "a resumed run must not lose its front by it"
+    assert any(note.startswith("search ended: no candidate of space") for note in listener.notes)
+    assert timed
+
+
+def test_what_files_take_is_learned_from_those_that_were_shipped(
+    timed: list[str], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", Silent(), host())
+    run.execute()
+    records = run._records()
+    before = run._finalization_s(records)
+    files = len(run._store.finals())
+    run.shipped(100.0 * files)
+    more = run._finalization_s(records) - before
+    assert more > 90.0 * files
+    assert timed
 
 
 @pytest.mark.parametrize("limit_s", [None, 3600.0])
@@ -263,9 +322,21 @@ class FakeWork:
     def execute(self) -> None:
         self.told.append("search")
 
-    def go_on(self, known: Recalibration) -> None:
+    def shipped(self, seconds: float) -> None:
+        assert seconds >= 0
+
+    def go_on(self, known: Recalibration) -> bool:
         self.rounds -= 1
         self.told.append(f"go on x {known.factor:g}")
+        return True
+
+
+class Finished(FakeWork):
+    """A run that finds nothing new although there is time."""
+
+    def go_on(self, known: Recalibration) -> bool:
+        super().go_on(known)
+        return False
 
 
 @pytest.mark.parametrize("rounds", [0, 2])
@@ -299,3 +370,23 @@ def test_api_does_not_go_on_where_nothing_was_timed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: None)
     api._shipped(work)  # type: ignore[arg-type]
     assert work.told == ["search"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_api_ends_where_nothing_new_is_found(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Finished(3)
+
+    def ship(*_: Any) -> str:
+        if not fits:
+            raise NothingFitsError("nothing fits")
+        return "front"
+
+    monkeypatch.setattr("hwsearch.ship.finish.ship_run", ship)
+    known = Recalibration(factor=1.5, sigma_share=1.0, networks=4)
+    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: known)
+    if fits:
+        assert api._shipped(work).front == "front"  # type: ignore[arg-type,comparison-overlap]
+    else:
+        with pytest.raises(NothingFitsError, match="nothing fits"):
+            api._shipped(work)  # type: ignore[arg-type]
+    assert work.told == ["search", "go on x 1.5"]
