@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hwsearch.cli.ssh_option import ssh_option
 from hwsearch.files import cache_folder
 
 if TYPE_CHECKING:
@@ -58,13 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the nets and the fit.")
 @click.option("--python", metavar="PATH", help="Interpreter there.  [default: python3 over ssh]")
-@click.option(
-    "--ssh-option",
-    "ssh_options",
-    multiple=True,
-    metavar="TEXT",
-    help="Argument of ssh, such as -i or KEYFILE; once for each.",
-)
+@ssh_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     place_text: str,

@@ -1,10 +1,10 @@
 """``hwsearch verify``: what the files of a run reach, and what is offered then."""
 
-import shlex
 from pathlib import Path
 
 import click
 
+from hwsearch.cli.ssh_option import ssh_option
 from hwsearch.errors import RunError
 
 
@@ -15,7 +15,7 @@ from hwsearch.errors import RunError
     "--threads", type=int, default=1, show_default=True, help="Of one inference, when timed."
 )
 @click.option("--python", help="The interpreter there.  [default: this one; python3 over ssh]")
-@click.option("--ssh-option", "ssh_options", help="More arguments of ssh, such as '-i KEY'.")
+@ssh_option
 @click.option(
     "--trtexec",
     "log",
@@ -29,7 +29,7 @@ def command(
     on: str | None,
     threads: int,
     python: str | None,
-    ssh_options: str | None,
+    ssh_options: tuple[str, ...],
     log: Path | None,
     trial: str | None,
     as_json: bool,
@@ -48,13 +48,12 @@ def command(
     from hwsearch import api
     from hwsearch.cli.view import open_view
 
-    options = tuple(shlex.split(ssh_options or ""))
     with open_view() as view:
         if log is not None:
             front = api.verify_log(run, log, trial, watcher=view).front
         else:
             front = api.verify(
-                run, on=on, threads=threads, python=python, ssh_options=options, watcher=view
+                run, on=on, threads=threads, python=python, ssh_options=ssh_options, watcher=view
             ).front
     if as_json:
         click.echo((run / "front.json").read_text(encoding="utf-8"), nl=False)

@@ -119,3 +119,15 @@ def test_fit_when_the_folder_has_no_rows_says_so(tmp_path: Path) -> None:
     source = fit_published.Source(read=lambda _: [], reference="none", evidence="measured")
     with pytest.raises(ValueError, match="holds no measurements for host; is it the folder of"):
         fit_published.fit_published("host", source, tmp_path)
+
+
+@needs_data
+@pytest.mark.slow  # traces networks of timm and torchvision
+def test_rows_of_the_edge_tpu_whose_weights_cannot_have_travelled_are_left_out() -> None:
+    board = "Coral Dev Board (Edge TPU, i.MX8M host)"
+    every = tables.edge_published(DATA).by_setup[board, "TFLite + Edge TPU"]
+    kept = fit_published._coral(DATA)
+    [out] = [row for row in every if row not in kept]
+    assert out.latency_ms == 69
+    # 8 MB of the weights stay on the chip.
+    assert (out.network.size_bytes - 8e6) / 69e-3 > 0.5e9
