@@ -25,8 +25,7 @@ from hwsearch.study.workbench import Workbench
 class KnobPricer:
     """Prices knobs for ``KnownCostSampler``.
 
-    Features: logarithms of MACs and size, and the mean logarithm of weight and activation bits,
-    each layer counting by its MACs.
+    Features are those of ``network_features``.
 
     Args:
         bench: of the run.
@@ -51,7 +50,7 @@ class KnobPricer:
         return Priced(
             costs=np.array([self._bench.values(cost) for cost in costs]),
             violations=np.array([list(one.violations.values()) for one in held]),
-            features=np.array([_features(network) for network in networks]),
+            features=np.array([network_features(network) for network in networks]),
             keys=[_key(one, channels) for one, channels in zip(knobs, kept, strict=True)],
         )
 
@@ -79,7 +78,13 @@ class KnobPricer:
         return self._bits[plain]
 
 
-def _features(network: NetworkDesc) -> list[float]:
+def network_features(network: NetworkDesc) -> list[float]:
+    """What is known of a network's accuracy without weights.
+
+    Returns:
+        Logarithms of MACs and size, and the mean binary logarithm of weight and activation bits,
+        each layer counting by its MACs.
+    """
     weighted = network.weighted
     macs = np.array([kernel.macs for kernel in weighted], dtype=np.float64)
     bits = np.array([(k.bits.weight_bits, k.bits.activation_bits) for k in weighted])

@@ -1,0 +1,124 @@
+# ruff: noqa: ANN401 - a fake takes whatever the real function is given
+from pathlib import Path
+from typing import Any
+
+import joint_truth
+import numpy as np
+import pytest
+import replay_joint
+from joint_truth import Choice, append_row, bench_of, bit_operations, candidate_of, choices
+from predictor_room import Options
+
+from hwsearch.bits import FP32, INT8
+from hwsearch.space.candidate import Candidate
+from hwsearch.study.workbench import Workbench
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    return bench_of("digits", 0)
+
+
+def fake_row(
+    choice: Choice, candidate: Candidate, bench: Workbench
+) -> dict[str, str | int | float]:
+    """More bits and channels are better, by little."""
+    network = bench.describe(candidate)
+    right = int(300 + 40 * np.log10(network.macs) + 10 * np.log10(network.size_bytes))
+    row: dict[str, str | int | float] = dict.fromkeys(joint_truth.COLUMNS, 1)
+    return row | {
+        "candidate": candidate.id,
+        "backbone": choice.backbone,
+        "size_bytes": network.size_bytes,
+        "bit_operations": bit_operations(network),
+        "validation": 750,
+        "final_correct": right // 2,
+        "held_out": 2000,
+        "held_out_correct": right,
+    }
+
+
+def test_choices_are_all_and_each_is_another_network(bench: Workbench) -> None:
+    found = list(choices())
+    assert len(found) == 2 * 3**3 * 3**3
+    some = found[::37]
+    assert len({candidate_of(choice, bench).id for choice in some}) == len(some)
+
+
+def test_a_choice_decides_bits_and_channels_of_its_stage(bench: Workbench) -> None:
+    choice = Choice(backbone="test_resnet", ratios=(0.0, 0.0, 0.5), bits=("fp32", "int8", "W4A8"))
+    candidate = candidate_of(choice, bench)
+    assert candidate.pruning == (0.0, 0.0, 0.0, 0.5)
+    bits = candidate.layer_bits
+    assert bits["conv1.0"] == bits["layer2.0.conv1"] == FP32
+    assert bits["layer3.0.conv2"] == INT8
+    assert (bits["layer4.0.conv1"].weight_bits, bits["layer4.0.conv1"].activation_bits) == (4, 8)
+    kept = candidate.channel_counts
+    assert kept["conv1.0"] == 16
+    assert kept["layer4.0.conv1"] == 48
+
+
+def test_bit_operations_of_one_precision_are_macs_times_bits(bench: Workbench) -> None:
+    choice = Choice(backbone="test_resnet", ratios=(0.0,) * 3, bits=("int8",) * 3)
+    network = bench.describe(candidate_of(choice, bench))
+    weighted = sum(layer.macs for layer in network.weighted)
+    assert bit_operations(network) == 64 * weighted
+
+
+def test_training_goes_on_where_it_stopped(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+
+    def train_one(choice: Choice, candidate: Candidate, *_: Any) -> dict[str, str | int | float]:
+        trained.append(candidate.id)
+        return fake_row(choice, candidate, bench)
+
+    monkeypatch.setattr(joint_truth, "train_one", train_one)
+    path = tmp_path / "truth.csv"
+    joint_truth.train_all(bench, path, 1, ("test_resnet",), 3)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("cut off,test_resnet")
+    assert len(joint_truth.read_rows(path)) == 3
+    joint_truth.train_all(bench, path, 1, ("test_resnet",), 2)
+    assert len(trained) == len(set(trained)) == len(joint_truth.read_rows(path)) == 5
+
+
+@pytest.fixture(scope="module")
+def truth(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("joint") / "truth.csv"
+    for choice in choices():
+        append_row(path, fake_row(choice, candidate_of(choice, bench), bench))
+    return path
+
+
+def test_replay_counts_trials_until_most_of_the_front(truth: Path, tmp_path: Path) -> None:
+    made = replay_joint.problems(truth)
+    assert set(made) == {"bit_operations", "size_bytes"}
+    options = Options(data=truth, seeds=1, quick=True, out=tmp_path)
+    rows, curves = replay_joint.table(made["size_bytes"], "size_bytes", options)
+    by_method = {row["method"]: row for row in rows if row["share_percent"] == 95}
+    assert set(by_method) == set(curves)
+    assert {"random", "NSGA-II", "TPE multivariate", "ours"} <= set(by_method)
+    text = replay_joint.told(rows, "size_bytes", 95)
+    assert text.startswith("size_bytes, 95 %: ours ")
+
+
+def test_replay_refuses_a_table_that_is_not_complete(truth: Path, tmp_path: Path) -> None:
+    lines = truth.read_text("utf-8").splitlines(keepends=True)
+    short = tmp_path / "short.csv"
+    short.write_text("".join(lines[:-2]), "utf-8")
+    with pytest.raises(ValueError, match="lacks 2 networks; go on with"):
+        replay_joint.problems(short)
+    other = tmp_path / "other.csv"
+    changed = lines[1].split(",")
+    changed[joint_truth.COLUMNS.index("bit_operations")] = "5"
+    other.write_text("".join([lines[0], ",".join(changed), *lines[2:]]), "utf-8")
+    with pytest.raises(ValueError, match="was made of other networks"):
+        replay_joint.problems(other)
+
+
+def test_trials_are_counted_from_one() -> None:
+    regrets = np.array([[50.0, 5.0, 2.0], [5.0, 1.0, 1.0], [90.0, 90.0, 90.0]])
+    assert replay_joint.trials_to(regrets, 95).tolist() == [2.0, 1.0, np.inf]
+    assert replay_joint.trials_to(regrets, 98).tolist() == [3.0, 2.0, np.inf]
