@@ -2,11 +2,17 @@
 
     python benchmarks/training_throughput.py
 
+And what fake quantization of weights and inputs adds, and that of outputs to it
+(``hwsearch.deploy.rounding``).
+
 Interleaved rounds, the minimum of each, one process; prints ratios, since machines differ.
 """
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 import torch
 from torch import nn
@@ -14,8 +20,15 @@ from torch import nn
 from hwsearch.accuracy.data.batches import normalized, resized
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
-from hwsearch.accuracy.training import Recipe, train
+from hwsearch.accuracy.training import Recipe, calibration_batches, train
+from hwsearch.bits import INT8
+from hwsearch.deploy.rounding import round_outputs
 from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.quantize import calibrate, quantize
+
+BACKBONES: Final = (
+    "resnet10t", "test_resnet", "lcnet_050", "mobilenetv3_small_050", "regnetx_002",
+)  # fmt: skip
 
 
 def plain(model: nn.Module, data: DataSet, px: int, recipe: Recipe) -> None:
@@ -39,28 +52,54 @@ def plain(model: nn.Module, data: DataSet, px: int, recipe: Recipe) -> None:
                 return
 
 
+def plain_network(name: str, data: DataSet, px: int) -> nn.Module:
+    """Without quantization."""
+    return build(BackboneRef(name=name, classes=len(data.class_names)), px)
+
+
+def int8_network(name: str, data: DataSet, px: int, *, outputs: bool) -> nn.Module:
+    """Uniform int8, as a rung trains it or, with its outputs, as full fine-tuning does."""
+    model = plain_network(name, data, px)
+    layers = [p for p, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    quantize(model, dict.fromkeys(layers, INT8), "affine")
+    if outputs:
+        round_outputs(model, px, "relu", "affine")
+    calibrate(model, calibration_batches(data, px, batch_size=64, count=1))
+    return model
+
+
 def main() -> None:
-    """Measure each backbone of the default space."""
+    """Measure some backbones of the default space."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--px", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("backbones", nargs="*", default=["resnet10t", "test_resnet", "lcnet_050"])
+    parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
     given = parser.parse_args()
     data = load_data("digits", px=given.px)
     recipe = Recipe(steps=given.steps, learning_rate=0.01)
-    print(f"{'backbone':24s} {'plain ms/step':>14s} {'hwsearch ms/step':>17s} {'ratio':>6s}")
+    columns: dict[str, tuple[Callable[..., nn.Module], Callable[..., None]]] = {
+        "plain": (plain_network, plain),
+        "hwsearch": (plain_network, train),
+        "int8": (partial(int8_network, outputs=False), train),
+        "int8 outputs": (partial(int8_network, outputs=True), train),
+    }
+    head = "".join(f" {label:>12s}" for label in columns)
+    print(f"{'ms/step':24s}{head}  plain/hwsearch  int8 outputs/int8")
     for name in given.backbones:
-        best = {"plain": float("inf"), "hwsearch": float("inf")}
+        best = dict.fromkeys(columns, float("inf"))
         for _ in range(given.rounds):
-            for label, loop in (("plain", plain), ("hwsearch", train)):
-                model = build(BackboneRef(name=name, classes=10), given.px)
+            for label, (make, loop) in columns.items():
+                model = make(name, data, given.px)
                 start = time.perf_counter()
                 loop(model, data, given.px, recipe)
                 best[label] = min(best[label], time.perf_counter() - start)
-        per_step = {label: 1e3 * seconds / given.steps for label, seconds in best.items()}
-        ratio = per_step["plain"] / per_step["hwsearch"]
-        print(f"{name:24s} {per_step['plain']:14.1f} {per_step['hwsearch']:17.1f} {ratio:6.2f}")
+        times = "".join(f" {1e3 * seconds / given.steps:12.1f}" for seconds in best.values())
+        print(
+            f"{name:24s}{times} {best['plain'] / best['hwsearch']:15.2f} "
+            f"{best['int8 outputs'] / best['int8']:18.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from torch import nn
 
 from hwsearch.accuracy.data.batches import iterate, resized
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, advance, inherit
+from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, fine_tune
 from hwsearch.accuracy.training import Recipe, calibration_batches
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.realised import realised_bits
@@ -132,8 +132,8 @@ def row(
     bench: Workbench, data: DataSet, name: str, candidate: Candidate, folder: Path, steps: int
 ) -> Row:
     """Train, export and compare one network."""
-    model = inherit(bench.plan(candidate), data, batch_size=64)
-    advance(model, data, candidate.input_px, Recipe(steps=steps, learning_rate=0.02))
+    recipe = Recipe(steps=steps, learning_rate=0.02)
+    model = fine_tune(bench.final_plan(candidate), data, recipe)
     network = bench.describe(candidate)
     write_model(folder, model, network, bench.predictor, bench.card(candidate))
     px = candidate.input_px

@@ -23,6 +23,8 @@ from hwsearch.accuracy.training import (
     train,
 )
 from hwsearch.bits import LayerBits
+from hwsearch.deploy.ranges import Fusion
+from hwsearch.deploy.rounding import align_biases, round_outputs
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.nets.quantize import Scheme, activations_in_float, calibrate, quantize
 from hwsearch.nets.realize import pruned
@@ -41,6 +43,8 @@ class Plan:
         base: dense, trained; it is copied.
         removed: channel positions by group.
         bits: of every weighted layer.
+        fusion: of the runtime, where the network is to round wherever its file does; that takes
+            more time, and rungs do without.
     """
 
     base: nn.Module
@@ -48,6 +52,7 @@ class Plan:
     removed: Mapping[str, tuple[int, ...]]
     bits: Mapping[str, LayerBits]
     scheme: Scheme
+    fusion: Fusion | None = None
 
     @property
     def px(self) -> int:
@@ -60,6 +65,8 @@ def inherit(plan: Plan, data: DataSet, *, batch_size: int) -> nn.Module:
     model = pruned(plan.base, plan.blueprint, plan.removed)
     model.to(memory_format=torch.channels_last)
     quantize(model, plan.bits, plan.scheme)
+    if plan.fusion is not None:
+        round_outputs(model, plan.px, plan.fusion, plan.scheme)
     _settle(model, data, plan.px, batch_size)
     return model
 
@@ -70,6 +77,20 @@ def advance(
     """Train a network further, in place, and bring statistics and scales up to date."""
     train(model, data, px, recipe, on_step=on_step)
     _settle(model, data, px, recipe.batch_size)
+
+
+def fine_tune(
+    plan: Plan, data: DataSet, recipe: Recipe, *, on_step: OnStep | None = None
+) -> nn.Module:
+    """Full fine-tuning: the network that is exported.
+
+    With the plan's ``fusion`` it rounds wherever its file does, in training and in scores.
+    """
+    model = inherit(plan, data, batch_size=recipe.batch_size)
+    advance(model, data, plan.px, recipe, on_step=on_step)
+    if plan.fusion is not None:
+        align_biases(model, plan.px)
+    return model
 
 
 def validation_score(model: nn.Module, data: DataSet, px: int) -> Score:

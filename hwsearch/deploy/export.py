@@ -16,7 +16,7 @@ from hwsearch.deploy.input_contract import (
     write_contract,
 )
 from hwsearch.deploy.onnx_graph import OPSET, Graph
-from hwsearch.deploy.plan import LayerPlan, take_off
+from hwsearch.deploy.plan import LayerPlan, output_grids, take_off
 from hwsearch.deploy.qdq import Quantizer, quantize_outputs
 from hwsearch.deploy.sites import find_sites
 from hwsearch.files import write_atomically
@@ -95,7 +95,8 @@ def export_onnx(
         path: of the file; its folder exists. It is replaced as a whole or not at all.
         output_ranges: least and greatest value behind integer layers, by path, where their output
             is to be quantized too (``observe_output_ranges``). Without them ONNX Runtime runs a
-            convolution in fp32 unless an integer layer reads its output directly.
+            convolution in fp32 unless an integer layer reads its output directly. Where the model
+            rounds its output itself (``round_outputs``), its grid is taken.
         dynamic_batch: leave the batch open; it is 1 otherwise, which runtimes optimize for.
         pictures: written into the file (``hwsearch.deploy.input_contract``).
         bake: let the file normalize pictures itself, so that it takes 0..255; needs ``pictures``.
@@ -113,7 +114,7 @@ def export_onnx(
     sites = find_sites(made.graph, list(made.plans))
     quantizer = Quantizer(made)
     quantizer.quantize_layers()
-    quantize_outputs(quantizer, sites, output_ranges or {})
+    quantize_outputs(quantizer, sites, output_ranges or {}, output_grids(model))
     halve(made.graph, made.plans)
     if bake and pictures is not None:
         bake_normalization(made.graph, pictures.mean, pictures.std)

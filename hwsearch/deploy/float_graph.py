@@ -42,10 +42,12 @@ class FloatGraph:
     Attributes:
         graph: its weighted nodes are named after the paths of their layers.
         plans: of the layers that run, in running order, adjusted to the folding.
+        shifts: names of the parameters that a layer's bias in the graph grows with, by its path.
     """
 
     graph: Graph
     plans: dict[str, LayerPlan]
+    shifts: dict[str, str]
 
 
 def float_graph(
@@ -59,9 +61,11 @@ def float_graph(
     graph = Graph(_exported(bare, input_px, dynamic_batch))
     fold_constants(graph)
     running = _find_layers(graph, plans)
+    named = {path: _shift(graph, plan) for path, plan in running.items()}
     return FloatGraph(
         graph=graph,
         plans={path: fold_batch_norm(graph, plan) for path, plan in running.items()},
+        shifts={path: name for path, name in named.items() if name is not None},
     )
 
 
@@ -223,8 +227,8 @@ def fold_batch_norm(graph: Graph, plan: LayerPlan) -> LayerPlan:
         The plan, its integers and scales adjusted.
     """
     node = graph.nodes[plan.path]
-    norm = graph.read_once(node.output[0])
-    if norm is None or norm.op_type != "BatchNormalization" or node.op_type == "MatMul":
+    norm = _norm_behind(graph, node)
+    if norm is None:
         return plan
     gamma, beta, mean, variance = (
         graph.constants[name].astype(np.float64) for name in norm.input[1:5]
@@ -242,6 +246,22 @@ def fold_batch_norm(graph: Graph, plan: LayerPlan) -> LayerPlan:
     node.output[0] = norm.output[0]
     del graph.nodes[norm.name]
     return plan.scaled(factor)
+
+
+def _norm_behind(graph: Graph, node: NodeProto) -> NodeProto | None:
+    """The normalization that can be folded into a weighted node."""
+    norm = graph.read_once(node.output[0])
+    if norm is None or norm.op_type != "BatchNormalization" or node.op_type == "MatMul":
+        return None
+    return norm
+
+
+def _shift(graph: Graph, plan: LayerPlan) -> str | None:
+    """The constant that is added to what a layer computes, by itself or by its normalization."""
+    node = graph.nodes[plan.path]
+    norm = _norm_behind(graph, node)
+    inputs: list[str] = list(node.input if norm is None else norm.input)
+    return inputs[2] if len(inputs) > 2 else None
 
 
 def output_axis(node: NodeProto) -> int:

@@ -12,15 +12,17 @@ from typing import Any, Final, Self, get_args
 
 from torch import Tensor, nn
 
-from hwsearch.errors import RunError
+from hwsearch.deploy.rounding import OutputPlace, attach_outputs, attached_outputs
+from hwsearch.errors import BackboneError, RunError
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.quantize import Scheme, quantize
 from hwsearch.nets.realize import pruned
 from hwsearch.space.candidate import Candidate, canonical_json
 
-#: Key in the header of the file.
+#: Keys in the header of the file: what the network is; where its outputs are quantized, if any is.
 _KEY: Final = "hwsearch"
+_OUTPUTS_KEY: Final = "hwsearch.outputs"
 _SCHEMA_VERSION: Final = 1
 
 Channels = tuple[float, float, float]
@@ -95,7 +97,13 @@ def network_bytes(model: nn.Module, card: NetworkCard) -> bytes:
     state = {
         name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()
     }
-    return save(state, metadata={_KEY: card.to_json()})
+    header = {_KEY: card.to_json()}
+    places = attached_outputs(model)
+    if places:
+        header[_OUTPUTS_KEY] = canonical_json(
+            {site: [place.module, place.grid_of] for site, place in places.items()}
+        )
+    return save(state, metadata=header)
 
 
 def read_card(path: Path) -> NetworkCard:
@@ -104,7 +112,7 @@ def read_card(path: Path) -> NetworkCard:
     Raises:
         RunError: it cannot be read, or does not say it.
     """
-    return _read(path, weights=False)[0]
+    return _read(path, weights=False).card
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
@@ -114,7 +122,8 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
         RunError: the file cannot be read or does not hold such a network.
         BackboneError: its backbone cannot be built here.
     """
-    card, state = _read(path, weights=True)
+    content = _read(path, weights=True)
+    card = content.card
     px = card.candidate.input_px
     blueprint = make_blueprint(card.ref, px)
     sizes = {group.name: group.channels for group in blueprint.graph.groups}
@@ -127,8 +136,9 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     model = pruned(build(card.ref, px), blueprint, removed)
     quantize(model, card.candidate.layer_bits, card.scheme)
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+        attach_outputs(model, content.outputs, card.scheme)
+        model.load_state_dict(content.state)
+    except (BackboneError, RuntimeError) as error:
         raise RunError(
             f"the weights of {path} do not fit '{card.ref.name}' as it is built here "
             f"({' '.join(str(error).split())[:200]}); use the versions named in run.json"
@@ -136,7 +146,16 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     return model.eval(), card
 
 
-def _read(path: Path, *, weights: bool) -> tuple[NetworkCard, Mapping[str, Tensor]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Content:
+    """What a file holds."""
+
+    card: NetworkCard
+    outputs: dict[str, OutputPlace]
+    state: Mapping[str, Tensor]
+
+
+def _read(path: Path, *, weights: bool) -> _Content:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -150,12 +169,26 @@ def _read(path: Path, *, weights: bool) -> tuple[NetworkCard, Mapping[str, Tenso
     if _KEY not in header:
         raise RunError(f"{path} does not say which network it is of; make the run again")
     try:
-        return NetworkCard.from_json(header[_KEY]), state
+        return _Content(
+            card=NetworkCard.from_json(header[_KEY]),
+            outputs=_output_places(header.get(_OUTPUTS_KEY, "{}")),
+            state=state,
+        )
     except ValueError as error:
         raise RunError(
             f"{path} does not say which network it is of ({error}); "
             "it was written by another version of hwsearch"
         ) from None
+
+
+def _output_places(text: str) -> dict[str, OutputPlace]:
+    try:
+        return {
+            str(site): OutputPlace(module=str(module), grid_of=None if of is None else str(of))
+            for site, (module, of) in json.loads(text).items()
+        }
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _channels(values: Any) -> Channels:  # noqa: ANN401 - of a file

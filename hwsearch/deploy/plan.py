@@ -16,7 +16,14 @@ from torch.nn.utils import parametrize
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import BackboneError
-from hwsearch.nets.quantize import ActivationQuantizer, WeightQuantizer, quantizers_of
+from hwsearch.nets.quantize import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    activation_quantizers,
+    input_quantizer,
+    quantized_outputs,
+    weight_quantizer,
+)
 
 #: The least scale of a channel of zeros; runtimes refuse zero.
 LEAST_SCALE: Final = 1e-12
@@ -116,22 +123,23 @@ def take_off(model: nn.Module) -> tuple[nn.Module, dict[str, LayerPlan]]:
         for path, layer in list(bare.named_modules())
         if isinstance(layer, nn.Conv2d | nn.Linear)
     }
+    for quantizer in activation_quantizers(bare):
+        # The hooks that call them stay, and do nothing from here on.
+        quantizer.enabled = False
     return bare, plans
 
 
 def _take_off(layer: nn.Conv2d | nn.Linear, path: str) -> LayerPlan:
     found: dict[str, Any] = {}
     weight_bits = activation_bits = 32
-    for quantizer in quantizers_of(layer):
-        if isinstance(quantizer, WeightQuantizer):
-            weight_bits = quantizer.bits
-            found.update(_integers(layer, quantizer, path))
-        else:
-            activation_bits = quantizer.bits
-            if quantizer.bits <= 8:
-                found["grid"] = _grid(quantizer, path)
-            # The hook that calls it stays, and does nothing from here on.
-            quantizer.enabled = False
+    of_weight, of_input = weight_quantizer(layer), input_quantizer(layer)
+    if of_weight is not None:
+        weight_bits = of_weight.bits
+        found.update(_integers(layer, of_weight, path))
+    if of_input is not None:
+        activation_bits = of_input.bits
+        if of_input.bits <= 8:
+            found["grid"] = _grid(of_input, "input", path)
     return LayerPlan(path=path, bits=LayerBits(weight_bits, activation_bits), **found)
 
 
@@ -169,10 +177,23 @@ def _make_plain(layer: nn.Module, weight: Tensor) -> None:
     layer.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def _grid(quantizer: ActivationQuantizer, path: str) -> Grid:
+def output_grids(model: nn.Module) -> dict[str, Grid]:
+    """The grids that a module rounds its outputs to (``quantize_output``), by site.
+
+    Raises:
+        BackboneError: a quantizer holds values that are not finite.
+    """
+    return {
+        found.site: _grid(found.quantizer, "output", path)
+        for path, found in quantized_outputs(model).items()
+        if found.quantizer.bits <= 8
+    }
+
+
+def _grid(quantizer: ActivationQuantizer, end: str, path: str) -> Grid:
     scale = float(quantizer.scale)
     if not 0 < scale < float("inf"):
-        raise BackboneError(f"the input scale of '{path}' is {scale}; calibrate the network again")
+        raise BackboneError(f"the {end} scale of '{path}' is {scale}; calibrate the network again")
     return Grid(
         scale=scale,
         zero_point=int(quantizer.zero_point),

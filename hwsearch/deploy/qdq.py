@@ -55,8 +55,8 @@ class Quantizer:
             if plan.runs_in_int8 and node.op_type != "Conv":
                 self._part_bias(node)
 
-    def quantize_output(self, path: str, tensor: str, least: float, greatest: float) -> None:
-        """Let everything that reads the output of a layer read it quantized.
+    def grid_at(self, path: str, tensor: str, least: float, greatest: float) -> Grid:
+        """A grid for the output of a layer.
 
         A grid that a following layer has for the same values is used in place of the range: the
         kernel then writes what that layer reads, without another conversion.
@@ -69,7 +69,15 @@ class Quantizer:
         """
         grid = self.plans[path].grid
         assert grid is not None
-        used = self._grid_ahead(tensor) or grid.over(least, greatest)
+        return self._grid_ahead(tensor) or grid.over(least, greatest)
+
+    def quantize_output(self, tensor: str, used: Grid) -> None:
+        """Let everything that reads the output of a layer read it quantized.
+
+        Args:
+            tensor: its inner or outer site.
+            used: of 8 bits.
+        """
         pair = self._pair(tensor, used)
         own = {self._quantizing(pair).name}
         others = [node for node in self.graph.readers(tensor) if node.name not in own]
@@ -188,8 +196,15 @@ def quantize_outputs(
     quantizer: Quantizer,
     sites: Mapping[str, Site],
     output_ranges: Mapping[str, tuple[float, float]],
+    trained: Mapping[str, Grid],
 ) -> None:
     """Quantize outputs at the sites that ranges are given for.
+
+    Args:
+        quantizer: whose layers are quantized.
+        sites: by path of the layer.
+        output_ranges: by path, or path and ``:inner``.
+        trained: grids that the module rounds to itself, by the same keys; they go before ranges.
 
     Raises:
         BackboneError: a range is not finite, or for no layer that runs in int8.
@@ -213,7 +228,8 @@ def quantize_outputs(
         tensor = site.inner if key.endswith(INNER) else site.outer
         if tensor == quantizer.graph.output:
             raise BackboneError(f"'{path}' makes the result, which stays in fp32; drop its range")
-        quantizer.quantize_output(path, tensor, least, greatest)
+        grid = trained.get(key) or quantizer.grid_at(path, tensor, least, greatest)
+        quantizer.quantize_output(tensor, grid)
     for path, plan in quantizer.plans.items():
         if plan.integers is None and plan.bits.activation_bits == 32:
             quantizer.keep_float(path, sites[path].inner)

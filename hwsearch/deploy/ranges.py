@@ -1,6 +1,6 @@
 """Ranges of layer outputs on pictures, for the runtimes whose int8 kernels write int8."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +13,18 @@ from hwsearch.deploy.plan import take_off
 from hwsearch.deploy.qdq import INNER
 from hwsearch.deploy.sites import Site, find_sites
 from hwsearch.errors import BackboneError
+from hwsearch.hardware.runtime_family import Family
 
 #: How far a runtime's int8 convolution reaches: up to a ReLU, or over any activation and one
 #: residual add.
 Fusion = Literal["relu", "residual"]
+
+
+def fusion_of(family: Family) -> Fusion | None:
+    """How far a runtime's integer convolutions reach; None where outputs need no grid."""
+    if family == "openvino":
+        return None
+    return "residual" if family == "tensorrt" else "relu"
 
 
 def observe_output_ranges(
@@ -48,7 +56,7 @@ def observe_output_ranges(
         raise BackboneError("output ranges need at least one picture; give a batch")
     bare, plans = take_off(model)
     made = float_graph(bare, plans, first.shape[-1])
-    wanted = _wanted(made, fusion)
+    wanted = wanted_tensors(made, fusion)
     if not wanted:
         return {}
     tensors = list(dict.fromkeys(wanted.values()))
@@ -56,8 +64,8 @@ def observe_output_ranges(
     return {key: extremes[tensor] for key, tensor in wanted.items()}
 
 
-def _wanted(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
-    """The tensor to look at for each key."""
+def wanted_tensors(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
+    """The tensor that is quantized behind each integer convolution, by site as ranges are."""
     sites = find_sites(made.graph, list(made.plans))
     wanted: dict[str, str] = {}
     for path, plan in made.plans.items():
@@ -82,9 +90,10 @@ def _singles(first: Tensor, rest: Iterator[Tensor]) -> Iterator[np.ndarray[Any, 
             yield picture[None]
 
 
-def _extremes(
-    graph: Graph, tensors: Sequence[str], pictures: Iterable[np.ndarray[Any, Any]]
-) -> dict[str, tuple[float, float]]:
+def tensors_of(
+    graph: Graph, tensors: Sequence[str]
+) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+    """What computes these tensors of a graph for one picture, in ONNX Runtime."""
     import onnxruntime
     import torch
 
@@ -99,10 +108,17 @@ def _extremes(
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    return lambda picture: list(session.run(list(tensors), {graph.input: picture}))
+
+
+def _extremes(
+    graph: Graph, tensors: Sequence[str], pictures: Iterable[np.ndarray[Any, Any]]
+) -> dict[str, tuple[float, float]]:
+    compute = tensors_of(graph, tensors)
     low = np.full(len(tensors), np.inf)
     high = np.full(len(tensors), -np.inf)
     for picture in pictures:
-        values = session.run(list(tensors), {graph.input: picture})
+        values = compute(picture)
         low = np.minimum(low, [value.min() for value in values])
         high = np.maximum(high, [value.max() for value in values])
     if not (np.isfinite(low).all() and np.isfinite(high).all()):

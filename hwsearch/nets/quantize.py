@@ -2,7 +2,8 @@
 
 - Weights: per output channel, symmetric, without the most negative value.
 - Activations: one scale per tensor, at the input of each quantized layer; symmetric where the
-  runtime wants it (TensorRT), affine elsewhere.
+  runtime wants it (TensorRT), affine elsewhere. At the output of a module too, where it is told
+  that the runtime rounds there (``quantize_output``).
 - 16 bits: rounded to half precision. 32 bits: untouched.
 - Gradients pass straight through (STE, arXiv:1308.3432) inside the clipping range.
 
@@ -56,7 +57,7 @@ class WeightQuantizer(nn.Module):
 
 
 class ActivationQuantizer(nn.Module):
-    """Quantizes the input of a layer with one scale, chosen on calibration pictures."""
+    """Quantizes a tensor with one scale, chosen on calibration pictures."""
 
     scale: Tensor
     zero_point: Tensor
@@ -128,6 +129,29 @@ class ActivationQuantizer(nn.Module):
         return self.scale.new_tensor([scale]), self.zero_point.new_tensor([zero_point])
 
 
+class OutputQuantizer(nn.Module):
+    """Quantizes what a module returns, as an integer kernel of the runtime writes it.
+
+    Attributes:
+        site: what the exported file calls the place (``hwsearch.deploy.ranges``).
+        grid_of: path of the layer whose input has the same grid; None for a grid of its own.
+        quantizer: shared with that layer, so that both round alike.
+    """
+
+    def __init__(self, site: str, grid_of: str | None, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.site = site
+        self.grid_of = grid_of
+        self.quantizer = quantizer
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Quantize a tensor of any shape; a shared scale is chosen by its layer alone."""
+        if self.quantizer.observing and self.grid_of is not None:
+            return values
+        quantized: Tensor = self.quantizer(values)
+        return quantized
+
+
 def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) -> None:
     """Attach fake quantization to layers, in place; ``calibrate`` before use.
 
@@ -160,6 +184,38 @@ def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) ->
                 "input_quantizer", ActivationQuantizer(layer_bits.activation_bits, scheme)
             )
             layer.register_forward_pre_hook(_quantize_input)
+
+
+def quantize_output(
+    model: nn.Module, path: str, *, site: str, grid_of: str | None, scheme: Scheme
+) -> None:
+    """Quantize what a module returns to 8 bits, in place; ``calibrate`` before use.
+
+    Args:
+        model: quantized, so that the layer whose grid is shared has one.
+        path: of a module that returns one tensor.
+        site: what the exported file calls the place.
+        grid_of: path of the layer whose input has the same grid; None for a grid of its own.
+        scheme: of a grid of its own.
+
+    Raises:
+        BackboneError: there is no such module, its output is quantized already, or the layer named
+            has no quantized input of 8 bits.
+    """
+    try:
+        module = model.get_submodule(path)
+        layer = None if grid_of is None else model.get_submodule(grid_of)
+    except AttributeError:
+        raise BackboneError(
+            f"the network has no module '{path}', or no layer '{grid_of}', to quantize an output"
+        ) from None
+    if output_quantizer(module) is not None:
+        raise BackboneError(f"the output of '{path}' is quantized already")
+    shared = ActivationQuantizer(8, scheme) if layer is None else input_quantizer(layer)
+    if shared is None or shared.bits != 8:
+        raise BackboneError(f"the input of '{grid_of}' has no grid of 8 bits to share")
+    module.add_module("output_quantizer", OutputQuantizer(site, grid_of, shared))
+    module.register_forward_hook(_quantize_output)
 
 
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -197,9 +253,33 @@ def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:
             yield module
 
 
-def quantizers_of(layer: nn.Module) -> list[WeightQuantizer | ActivationQuantizer]:
-    """The quantizers of one layer's weight and input."""
-    return [m for m in layer.modules() if isinstance(m, WeightQuantizer | ActivationQuantizer)]
+def quantizers_of(module: nn.Module) -> list[WeightQuantizer | ActivationQuantizer]:
+    """All quantizers within a module: of weights, inputs and outputs."""
+    return [m for m in module.modules() if isinstance(m, WeightQuantizer | ActivationQuantizer)]
+
+
+def weight_quantizer(layer: nn.Module) -> WeightQuantizer | None:
+    """What quantizes the weight of a layer, if anything does."""
+    found = (module for module in layer.modules() if isinstance(module, WeightQuantizer))
+    return next(found, None)
+
+
+def input_quantizer(layer: nn.Module) -> ActivationQuantizer | None:
+    """What quantizes the input of a layer, if anything does."""
+    found = dict(layer.named_children()).get("input_quantizer")
+    return found if isinstance(found, ActivationQuantizer) else None
+
+
+def output_quantizer(module: nn.Module) -> OutputQuantizer | None:
+    """What quantizes the output of a module, if anything does."""
+    found = dict(module.named_children()).get("output_quantizer")
+    return found if isinstance(found, OutputQuantizer) else None
+
+
+def quantized_outputs(model: nn.Module) -> dict[str, OutputQuantizer]:
+    """What quantizes outputs, by path of the module that returns them."""
+    found = ((path, output_quantizer(module)) for path, module in model.named_modules())
+    return {path: quantizer for path, quantizer in found if quantizer is not None}
 
 
 def without_quantization(model: nn.Module) -> nn.Module:
@@ -214,7 +294,9 @@ def without_quantization(model: nn.Module) -> nn.Module:
 def only(model: nn.Module, path: str) -> Iterator[None]:
     """Quantize one layer only, for measuring how sensitive the network is to it."""
     everything = quantizers_of(model)
-    chosen = quantizers_of(model.get_submodule(path))
+    layer = model.get_submodule(path)
+    own = (weight_quantizer(layer), input_quantizer(layer))
+    chosen = [quantizer for quantizer in own if quantizer is not None]
     before = [quantizer.enabled for quantizer in everything]
     try:
         for quantizer in everything:
@@ -258,6 +340,13 @@ def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...
     quantizer = layer.input_quantizer
     assert isinstance(quantizer, ActivationQuantizer)
     return (quantizer(inputs[0]), *inputs[1:])
+
+
+def _quantize_output(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    quantizer = output_quantizer(module)
+    assert quantizer is not None
+    quantized: Tensor = quantizer(output)
+    return quantized
 
 
 class _Half(torch.autograd.Function):

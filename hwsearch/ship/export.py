@@ -17,7 +17,7 @@ from hwsearch.bits import LayerBits
 from hwsearch.deploy.export import ExportedFile, PictureInfo, export_onnx
 from hwsearch.deploy.input_contract import read_contract
 from hwsearch.deploy.network_file import load_network
-from hwsearch.deploy.ranges import observe_output_ranges
+from hwsearch.deploy.ranges import fusion_of, observe_output_ranges
 from hwsearch.deploy.realised import realised_bits, runtime_name
 from hwsearch.errors import BackboneError, HostError, RunError
 from hwsearch.hardware.measure.kept import content_hash
@@ -29,7 +29,6 @@ from hwsearch.ship.handover.convert import FLOAT_FILE
 from hwsearch.ship.handover.write import needs_float_file, write_handover
 from hwsearch.ship.offer import ModelState
 from hwsearch.ship.run_folder import OpenedRun, ShippedModel
-from hwsearch.ship.runtimes import fusion_of
 from hwsearch.study.output import LAYERS_FILE, WEIGHTS_FILE
 
 ONNX_FILE: Final = "model.onnx"

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from torch import nn
 
-from hwsearch.accuracy.ladder import advance, held_out_score, inherit, validation_score
+from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate, canonical_json
@@ -24,6 +24,9 @@ from hwsearch.study.workbench import BASELINES, Workbench
 #: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
 #: was overrun by 15 s of 230 s without it.
 _MARGIN: Final = 1.15
+#: What training takes more where all layers are int8 and outputs are rounded as in the file, which
+#: trials do without: 0 to 20 % for seven families (``benchmarks/training_throughput.py``).
+_ROUNDING: Final = 0.2
 #: What starting the process that scores the files takes, and exporting and scoring a file of a
 #: small network: 10 files took 2.8 s together on a busy core.
 _SHIP_START_S: Final = 4.0
@@ -114,7 +117,8 @@ def finalization_s(
     From what the trials so far took: the time of an optimizer step is multiplied by the steps of
     full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
     what the largest network of its backbone took, more by as much as it has more MACs: the time
-    grows by no more than those. One more finalist is allowed for, which the next trial may bring.
+    grows by no more than those. What rounding outputs adds comes on top. One more finalist is
+    allowed for, which the next trial may bring.
 
     Args:
         records: of all trials so far.
@@ -124,7 +128,7 @@ def finalization_s(
     chosen = finalists(records, bench)
     if not chosen:
         return 0.0
-    whole = [_network_s(record, 1.0, bench) for record in chosen]
+    whole = [_network_s(record, record.candidate, 1.0, bench) for record in chosen]
     times = [
         _verified_s(record, bench)
         if record.candidate is not None and record.candidate.id in done
@@ -141,28 +145,41 @@ def finalization_s(
         times.append(
             _verified_s(largest, bench)
             if candidate.id in done
-            else _network_s(largest, max(1.0, factor), bench)
+            else _network_s(largest, candidate, max(1.0, factor), bench)
         )
     return _SHIP_START_S + _MARGIN * sum(times)
 
 
-def _network_s(record: Record, factor: float, bench: Workbench) -> float:
-    """Seconds that the network of a completed trial takes until its file is verified.
+def _network_s(
+    record: Record, candidate: Candidate | None, factor: float, bench: Workbench
+) -> float:
+    """Seconds that a network takes until its file is verified.
 
     Args:
-        record: of the trial.
-        factor: by which another network of its backbone takes longer.
+        record: of a completed trial.
+        candidate: of the trial, or another one of its backbone.
+        factor: by which that one takes longer.
         bench: of the run.
     """
     training = bench.settings.space.training
     last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
+    slower = 1 + _rounding(candidate, bench)
     verified = _verified_s(record, bench)
     if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
-        return factor * (record.train_s * max(1.0, bench.final_steps / last) + verified)
+        return factor * (slower * record.train_s * max(1.0, bench.final_steps / last) + verified)
     # It is made and settled no more often than in a trial.
     rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
     tuned = record.step_s * bench.final_steps + rest + record.score_s + _held_out_s(record, bench)
-    return factor * (tuned + verified)
+    return factor * (slower * tuned + verified)
+
+
+def _rounding(candidate: Candidate | None, bench: Workbench) -> float:
+    """By what share rounding outputs makes training longer: by its most if all layers are int8."""
+    if candidate is None or bench.fusion is None:
+        return 0.0
+    bits = candidate.layer_bits.values()
+    integer = sum(max(one.weight_bits, one.activation_bits) <= 8 for one in bits)
+    return _ROUNDING * integer / len(bits)
 
 
 def _verified_s(record: Record, bench: Workbench) -> float:
@@ -250,14 +267,13 @@ def _final(
     phases = ("finalize", _SCORING)
     before = sum(bench.wall_s.get(phase, 0.0) for phase in phases)
     with bench.timed("finalize"):
-        model = inherit(bench.plan(candidate), bench.data, batch_size=training.batch_size)
         recipe = Recipe(
             steps=bench.final_steps,
             batch_size=training.batch_size,
             learning_rate=FINE_TUNING_RATE,
             seed=derived_seed(bench.settings.seed, candidate.id, "final"),
         )
-        advance(model, bench.data, candidate.input_px, recipe, on_step=on_step)
+        model = fine_tune(bench.final_plan(candidate), bench.data, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
     with bench.timed(_SCORING):
         held_out = held_out_score(model, bench.data, candidate.input_px)

@@ -1,6 +1,9 @@
 import copy
 import dataclasses
+from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -8,9 +11,19 @@ from training_fixtures import PX, make_data, same_weights
 
 from hwsearch.accuracy.data.batches import normalized
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import Plan, advance, held_out_score, inherit, validation_score
+from hwsearch.accuracy.ladder import (
+    Plan,
+    advance,
+    fine_tune,
+    held_out_score,
+    inherit,
+    validation_score,
+)
 from hwsearch.accuracy.training import Recipe, evaluate, reestimate_batch_norm, train
 from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.deploy.export import export_onnx
+from hwsearch.deploy.ranges import observe_output_ranges
+from hwsearch.deploy.rounding import attached_outputs
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.quantize import activation_quantizers
@@ -92,6 +105,33 @@ def test_advance_when_done_trains_and_settles(plan: Plan, data: DataSet) -> None
     assert not same_weights(models[0], models[2])
     assert steps == [(1, 2), (2, 2)] * 2
     assert not models[0].training
+
+
+def test_fine_tuning_when_the_runtime_is_known_rounds_as_the_file(
+    plan: Plan, data: DataSet, tmp_path: Path
+) -> None:
+    int8 = with_bits(plan, INT8)
+    model = fine_tune(dataclasses.replace(int8, fusion="residual"), data, RECIPE)
+    assert attached_outputs(model)
+    batches = [normalized(data.train.images, data.mean, data.std)]
+    ranges = observe_output_ranges(model, batches, fusion="residual")
+    made = export_onnx(model, PX, tmp_path / "model.onnx", output_ranges=ranges)
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    seen = normalized(data.validation.images, data.mean, data.std).contiguous()
+    found = [session.run(None, {"picture": one[None].numpy()})[0] for one in seen]
+    expected, shipped = outputs(model, data), torch.from_numpy(np.concatenate(found))
+    assert float((expected - shipped).abs().amax(1).median()) < 1e-5
+    both = torch.stack((expected.ravel(), shipped.ravel()))
+    assert float(torch.corrcoef(both)[0, 1]) > 0.9999
+
+
+def test_fine_tuning_when_it_is_not_known_is_inherit_and_advance(plan: Plan, data: DataSet) -> None:
+    int8 = with_bits(plan, INT8)
+    expected = inherit(int8, data, batch_size=16)
+    advance(expected, data, PX, RECIPE)
+    found = fine_tune(int8, data, RECIPE)
+    assert same_weights(found, expected)
+    assert attached_outputs(found) == {}
 
 
 def test_scores_when_asked_use_their_own_split(plan: Plan, data: DataSet) -> None:

@@ -4,15 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 from deploy_fixtures import network, pictures, settled
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.network_file import NetworkCard, load_network, network_bytes, read_card
+from hwsearch.deploy.rounding import attached_outputs, round_outputs
 from hwsearch.errors import RunError
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
-from hwsearch.nets.quantize import calibrate, quantize
+from hwsearch.nets.quantize import calibrate, quantize, quantized_outputs
 from hwsearch.nets.realize import pruned
 from hwsearch.space.candidate import Candidate
 
@@ -134,6 +136,53 @@ def test_groups_of_another_version_are_refused(tmp_path: Path) -> None:
     changed["candidate"] = json.dumps(candidate)
     path = written(tmp_path / "n.safetensors", model, NetworkCard.from_json(json.dumps(changed)))
     with pytest.raises(RunError, match="has other groups of channels than 'resnet10t' has here"):
+        load_network(path)
+
+
+def rounding() -> tuple[nn.Module, NetworkCard]:
+    """A network that rounds its outputs, some of them with the grid of a layer."""
+    model, card = made("mobilenetv2_050", INT8, 0.25)
+    round_outputs(model, PX, "relu", card.scheme)
+    calibrate(model, [pictures(PX)])
+    return model, card
+
+
+def test_outputs_when_quantized_are_read_again(tmp_path: Path) -> None:
+    model, card = rounding()
+    again, _ = load_network(written(tmp_path / "n.safetensors", model, card))
+    places = attached_outputs(model)
+    assert attached_outputs(again) == places
+    shared = [place for place in places.values() if place.grid_of is not None]
+    assert 0 < len(shared) < len(places)
+    for place in shared:
+        quantizer = quantized_outputs(again)[place.module].quantizer
+        assert quantizer is again.get_submodule(f"{place.grid_of}.input_quantizer")
+    with torch.no_grad():
+        assert torch.equal(again(pictures(PX)), model(pictures(PX)))
+
+
+def test_file_when_no_output_is_quantized_is_as_before(tmp_path: Path) -> None:
+    model, card = made("resnet10t", INT8)
+    with safe_open(written(tmp_path / "n.safetensors", model, card), framework="pt") as file:
+        assert list(file.metadata()) == ["hwsearch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ["bn1", "gone"]}', "do not fit 'mobilenetv2_050' .* no layer 'gone'"),
+        ('{"a": ["gone", null]}', "do not fit 'mobilenetv2_050' .* no module 'gone'"),
+        ('{"a": 3}', "does not say which network it is of .TypeError"),
+        ("[3]", "does not say which network it is of .AttributeError"),
+        ("{", "does not say which network it is of"),
+    ],
+)
+def test_outputs_when_odd_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    model, card = rounding()
+    path = written(tmp_path / "n.safetensors", model, card)
+    header = {"hwsearch": card.to_json(), "hwsearch.outputs": text}
+    save_file(load_file(path), path, metadata=header)
+    with pytest.raises(RunError, match=message):
         load_network(path)
 
 

@@ -1,9 +1,10 @@
 import pytest
 
+from hwsearch.deploy.ranges import fusion_of
 from hwsearch.files import named_files, read_model
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.runtime_family import Family, family_of
-from hwsearch.ship.runtimes import fusion_of, timed_by
+from hwsearch.ship.runtimes import timed_by
 
 
 @pytest.mark.parametrize(

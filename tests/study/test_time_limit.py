@@ -10,7 +10,9 @@ import pytest
 from study_fixtures import make_checked, make_space
 from torch import nn
 
+from hwsearch.accuracy import ladder
 from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.nets.quantize import input_quantizer, quantized_outputs
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
 from hwsearch.study import coordinator, finalize, trial, workbench
 from hwsearch.study.coordinator import Run
@@ -52,8 +54,9 @@ class Work:
         self, model: nn.Module, _data: Any, _px: int, recipe: Recipe, *, on_step: Any
     ) -> None:
         weights = sum(parameter.numel() for parameter in model.parameters())
+        slower = self.slowdown * (1 + finalize._ROUNDING * rounded_share(model))
         for step in range(recipe.steps):
-            self.now_s += self.slowdown * self.us_per_weight * weights * 1e-6
+            self.now_s += slower * self.us_per_weight * weights * 1e-6
             on_step(step + 1, recipe.steps)
         self.now_s += self.slowdown * self.rest_s
 
@@ -61,6 +64,15 @@ class Work:
         self.now_s += self.slowdown * self.rest_s
         self.scored += 1
         return Score(correct=15 + self.scored % 15, total=30)
+
+
+def rounded_share(model: nn.Module) -> float:
+    """Share of layers with integers at both ends, where the outputs of a network are rounded."""
+    if not quantized_outputs(model):
+        return 0.0
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    inputs = [input_quantizer(layer) for layer in layers]
+    return sum(one is not None and one.bits <= 8 for one in inputs) / len(layers)
 
 
 @pytest.fixture
@@ -71,9 +83,10 @@ def moved_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Work]:
         work = Work(rest_s, us_per_weight)
         for module in (coordinator, trial, workbench):
             monkeypatch.setattr(module, "time", work)
-        for place in (trial, finalize):
+        for place in (trial, ladder):
             monkeypatch.setattr(place, "inherit", work.made(place.inherit))
             monkeypatch.setattr(place, "advance", work.advance)
+        for place in (trial, finalize):
             monkeypatch.setattr(place, "validation_score", work.score)
         monkeypatch.setattr(finalize, "held_out_score", work.score)
         return work
