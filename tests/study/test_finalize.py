@@ -8,6 +8,7 @@ from torch import nn
 
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8
+from hwsearch.nets.quantize import quantized_outputs
 from hwsearch.study.finalize import (
     FinalScore,
     baseline_candidates,
@@ -74,9 +75,11 @@ def test_finalize_when_some_are_done_trains_the_others_once(
     score = Score(correct=1, total=30)
     done = FinalScore(candidate=dense, validation=score, held_out=score, train_s=9.0)
     stored: list[tuple[str, bool]] = []
+    rounds: list[bool] = []
 
     def keep(final: FinalScore, model: nn.Module) -> None:
         stored.append((final.candidate.id, model.training))
+        rounds.append(bool(quantized_outputs(model)))
 
     finals = finalize(
         [dense, int8, int8],
@@ -87,6 +90,7 @@ def test_finalize_when_some_are_done_trains_the_others_once(
         on_final=keep,
     )
     assert stored == [(int8.id, False)]
+    assert rounds == [True]
     assert finals[dense.id] is done
     assert finals[int8.id].held_out.total == 30
 
@@ -231,6 +235,17 @@ def test_time_kept_back_for_networks_that_were_finalized_is_that_of_their_files(
     assert finalization_s(records, bench, {first, second, *baselines}) == pytest.approx(
         4.0 + 1.15 * (HALF * tuned + 5 * file)
     )
+
+
+def test_time_kept_back_counts_an_export_more_where_outputs_are_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = make_bench()
+    record = timed(0, bench, step_s=0.1, train_s=0.2)
+    before = finalization_s([record], bench)
+    monkeypatch.setattr(Workbench, "export_s", 2.0)
+    # Four files; three of the networks have integers, one baseline has none.
+    assert finalization_s([record], bench) == pytest.approx(before + 1.15 * (4 + 3) * 2.0)
 
 
 def test_time_kept_back_on_this_machine_includes_timing() -> None:
