@@ -19,7 +19,7 @@ width.BACKBONE     the same for the width argument
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from hwsearch.errors import RunError
@@ -149,6 +149,19 @@ def knob_choices(space: SearchSpace) -> dict[str, tuple[Choice, ...]]:
 def dense(backbone: str, input_px: int) -> Knobs:
     """The knobs of the unpruned network at its own depth and width and its widest bits."""
     return Knobs(backbone=backbone, input_px=input_px)
+
+
+def anchors(space: SearchSpace) -> list[Knobs]:
+    """What any search starts from: each backbone dense and half pruned, at its cheapest bits.
+
+    At the smallest input; all dense ones first.
+    """
+    ratios = space.pruning.ratios
+    return [
+        replace(dense(backbone.name, min(space.input_px)), saving=1.0, prune=(ratio,) * len(STAGES))
+        for ratio in (0.0, ratios[len(ratios) // 2])
+        for backbone in space.backbones
+    ]
 
 
 def _argument_texts(argument: ArgumentChoices) -> tuple[str, ...]:

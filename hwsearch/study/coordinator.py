@@ -22,12 +22,12 @@ from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
-from hwsearch.space.candidate import Candidate
-from hwsearch.space.knobs import Knobs, dense
+from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.admission import admission
 from hwsearch.study.finalize import (
     FinalScore,
     baseline_candidates,
+    best_first,
     finalists,
     finalization_s,
     finalize,
@@ -45,6 +45,8 @@ from hwsearch.study.storage import ProposedTrial, StudyStore
 from hwsearch.study.trial import Trial
 from hwsearch.study.workbench import Workbench
 
+#: Of the planned trials at most one in so many is an anchor; a short run does without.
+_ANCHOR_SHARE: Final = 5
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
 #: Failed trials that are tolerated, beside a fifth of all.
@@ -162,7 +164,8 @@ class Run:
             return self._nothing_fits(
                 empty_front(bench, least, []), reachable_text(least, settings)
             )
-        self._store.enqueue(self._first_knobs())
+        planned = settings.trial_count or settings.space.trials
+        self._store.enqueue(anchors(settings.space)[: planned // _ANCHOR_SHARE])
         self._search()
         records = self._records()
         chosen = finalists(records, bench)
@@ -289,7 +292,7 @@ class Run:
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
         base = [candidate for _, candidate in baselines]
-        best, *others = _best_first(chosen)
+        best, *others = best_first(chosen)
         trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
         folders = {
             **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
@@ -335,23 +338,6 @@ class Run:
 
     def _model_folder(self, folders: dict[str, str], final: FinalScore) -> Path:
         return self.folder / "models" / folders[final.candidate.id]
-
-    def _first_knobs(self) -> list[Knobs]:
-        """Each backbone dense and half pruned at its cheapest bits: anchors for every search.
-
-        At most a fifth of the trials; a short run does without.
-        """
-        settings = self.checked.settings
-        planned = settings.trial_count or settings.space.trials
-        px = min(settings.space.input_px)
-        ratios = settings.space.pruning.ratios
-        half = ratios[len(ratios) // 2]
-        anchors = [
-            replace(dense(backbone.name, px), saving=1.0, prune=(ratio,) * 4)
-            for ratio in (0.0, half)
-            for backbone in settings.space.backbones
-        ]
-        return anchors[: planned // 5]
 
     def _enough(self, records: Sequence[Record], repeats: int) -> bool:
         planned = self.checked.settings.trial_count
@@ -417,12 +403,6 @@ class Run:
             wall_s=wall_s,
             records=records,
         )
-
-
-def _best_first(records: Sequence[Record]) -> list[Candidate]:
-    """The networks of trained records, the most accurate first; ties by trial."""
-    ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
-    return [record.candidate for record in ordered if record.candidate is not None]
 
 
 def _noted(front: FrontFile, note: str) -> FrontFile:

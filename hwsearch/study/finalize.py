@@ -95,6 +95,12 @@ def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
     return sorted(chosen, key=lambda record: record.trial)
 
 
+def best_first(records: Sequence[Record]) -> list[Candidate]:
+    """The networks of trained records, the most accurate first; ties by trial."""
+    ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
+    return [record.candidate for record in ordered if record.candidate is not None]
+
+
 def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:
     """Dense fp32 and uniform int8 of each backbone among the finalists.
 

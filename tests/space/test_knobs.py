@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hwsearch.errors import RunError
-from hwsearch.space.knobs import Choice, Knobs, dense, knob_choices
+from hwsearch.space.knobs import Choice, Knobs, anchors, dense, knob_choices
 from hwsearch.space.search_space import SearchSpace, load_space
 
 SPACE = SearchSpace.model_validate(
@@ -131,3 +131,13 @@ def test_value_out_of_range_is_refused(field: str, value: object, message: str) 
     change: dict[str, Any] = {field: value}
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(dense("resnet18", 32), **change)
+
+
+def test_anchors_are_every_backbone_dense_and_half_pruned() -> None:
+    found = anchors(SPACE)
+    names = [backbone.name for backbone in SPACE.backbones]
+    assert [knobs.backbone for knobs in found] == 2 * names
+    assert {knobs.prune for knobs in found[: len(names)]} == {(0.0,) * 4}
+    ratios = SPACE.pruning.ratios
+    assert {knobs.prune for knobs in found[len(names) :]} == {(ratios[len(ratios) // 2],) * 4}
+    assert all(knobs.saving == 1.0 and knobs.input_px == min(SPACE.input_px) for knobs in found)
