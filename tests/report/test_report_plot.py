@@ -125,6 +125,20 @@ def test_panels_are_the_budgeted_quantities(tmp_path: Path) -> None:
     assert "pick: trial 14\n95.5 %, 319 kB" in labels
 
 
+@pytest.mark.parametrize(
+    ("trial_rows", "source"),
+    [(None, "measured; other trials predicted"), ([], "measured")],
+)
+def test_axis_of_measured_models_says_that_other_trials_were_not(
+    tmp_path: Path, trial_rows: list[Json] | None, source: str
+) -> None:
+    content = front(2)
+    for entry in (*content["front"], *content["baselines"]):
+        entry["latency_ms"]["source"] = "measured"
+    (axis,) = draw_figure(stored_run(tmp_path, content, trial_rows=trial_rows)).axes
+    assert axis.get_xlabel() == f"latency, ms ({source}; bars: 90 % interval)"
+
+
 @pytest.mark.parametrize(("limit_ms", "scale"), [(9.0, "linear"), (50.0, "log")])
 def test_axis_is_logarithmic_over_a_wide_range(tmp_path: Path, limit_ms: float, scale: str) -> None:
     content = front(2) | {"baselines": [], "pick": 10}
