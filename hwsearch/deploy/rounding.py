@@ -1,4 +1,4 @@
-"""Rounding in a module where its file rounds, so that training and scores see it.
+"""Rounding in a module where its file rounds, so that scores see it.
 
 Two things are rounded in a file beside the weights and inputs of layers. Outputs of convolutions
 are, since integer kernels write integers (``hwsearch.deploy.ranges``). So are the biases of

@@ -24,9 +24,6 @@ from hwsearch.study.workbench import BASELINES, Workbench
 #: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
 #: was overrun by 15 s of 230 s without it.
 _MARGIN: Final = 1.15
-#: What training takes more where all layers are int8 and outputs are rounded as in the file, which
-#: trials do without: 0 to 20 % for seven families (``benchmarks/training_throughput.py``).
-_ROUNDING: Final = 0.2
 #: What starting the process that scores the files takes, and exporting and scoring a file of a
 #: small network: 10 files took 2.8 s together on a busy core.
 _SHIP_START_S: Final = 4.0
@@ -123,8 +120,7 @@ def finalization_s(
     From what the trials so far took: the time of an optimizer step is multiplied by the steps of
     full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
     what the largest network of its backbone took, more by as much as it has more MACs: the time
-    grows by no more than those. What rounding outputs adds comes on top. One more finalist is
-    allowed for, which the next trial may bring.
+    grows by no more than those. One more finalist is allowed for, which the next trial may bring.
 
     Args:
         records: of all trials so far.
@@ -169,25 +165,23 @@ def _network_s(
     """
     training = bench.settings.space.training
     last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
-    slower = 1 + _rounding(candidate, bench)
     # Finding where outputs are rounded, and moving biases, takes what an export check takes.
-    found_s = bench.export_s if slower > 1 else 0.0
+    found_s = bench.export_s if _rounds(candidate, bench) else 0.0
     verified = found_s + _verified_s(record, bench)
     if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
-        return factor * (slower * record.train_s * max(1.0, bench.final_steps / last) + verified)
+        return factor * (record.train_s * max(1.0, bench.final_steps / last) + verified)
     # It is made and settled no more often than in a trial.
     rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
     tuned = record.step_s * bench.final_steps + rest + record.score_s + _held_out_s(record, bench)
-    return factor * (slower * tuned + verified)
+    return factor * (tuned + verified)
 
 
-def _rounding(candidate: Candidate | None, bench: Workbench) -> float:
-    """By what share rounding outputs makes training longer: by its most if all layers are int8."""
+def _rounds(candidate: Candidate | None, bench: Workbench) -> bool:
+    """Whether outputs of a network are rounded in its file."""
     if candidate is None or bench.fusion is None:
-        return 0.0
+        return False
     bits = candidate.layer_bits.values()
-    integer = sum(max(one.weight_bits, one.activation_bits) <= 8 for one in bits)
-    return _ROUNDING * integer / len(bits)
+    return any(max(one.weight_bits, one.activation_bits) <= 8 for one in bits)
 
 
 def _verified_s(record: Record, bench: Workbench) -> float:

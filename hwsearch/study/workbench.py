@@ -189,7 +189,7 @@ class Workbench:
         )
 
     def final_plan(self, candidate: Candidate) -> Plan:
-        """The same for full fine-tuning, where the network rounds wherever its file does."""
+        """The same for full fine-tuning, after which the network rounds wherever its file does."""
         return replace(self.plan(candidate), fusion=self.fusion)
 
     def card(self, candidate: Candidate) -> NetworkCard:

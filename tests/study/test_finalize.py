@@ -19,9 +19,6 @@ from hwsearch.study.finalize import (
 from hwsearch.study.records import Record
 from hwsearch.study.workbench import Workbench
 
-#: By how much training takes longer where half of the layers are int8, or all: outputs are rounded.
-HALF, WHOLE = 1.1, 1.2
-
 
 def point(trial: int, right: int, latency_ms: float, *, state: str = "completed") -> Record:
     scores = (Score(correct=right, total=100),)
@@ -151,38 +148,23 @@ def test_time_kept_back_counts_steps_as_steps_and_the_rest_once() -> None:
     assert (bench.settings.space.training.rung_steps, bench.final_steps) == ((1, 2), 15)
     record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.3 + 2 * 0.1 + 3 * 0.2)
     # Made, tuned, scored on both splits; exported and scored once more.
-    tuned, file = 0.3 + 15 * 0.1 + 2 * 0.2, 0.5 + 0.2
-    # It, one more that the next trial may bring, and the two baselines. Half of its layers are
-    # int8, and none or all of theirs.
-    expected = (2 * HALF + 1 + WHOLE) * tuned + 4 * file
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * expected)
-
-
-def test_time_kept_back_when_outputs_are_not_rounded_is_that_of_trials() -> None:
-    bench = make_bench()
-    record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.8)
-    runtime = {"runtime": "OpenVINO 2026.4"}
-    bench.profile = bench.profile.model_copy(update=runtime)
-    assert bench.fusion is None
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * (1.9 + 0.7))
+    network = 0.3 + 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2
+    # It, one more that the next trial may bring, and the two baselines.
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * network)
 
 
 def test_time_kept_back_for_scoring_goes_by_the_pictures() -> None:
     bench = make_bench()
     record = timed(0, bench, step_s=0.0, score_s=1.0, train_s=3.0)
-    networks = 2 * HALF + 1 + WHOLE
-    expected = networks * 2.0 + 4 * 1.5
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * expected)
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 3.5)
     bench.data = replace(bench.data, test=bench.data.train)  # 60 pictures in place of 30
-    expected = networks * 3.0 + 4 * 2.5
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * expected)
+    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 5.5)
 
 
 def test_time_kept_back_when_steps_were_not_timed_takes_all_as_steps() -> None:
     bench = make_bench()
     found = finalization_s([timed(0, bench, step_s=None, train_s=0.8)], bench)
-    tuned = (2 * HALF + 1 + WHOLE) * 0.8 * 15 / 2
-    assert found == pytest.approx(4.0 + 1.15 * (tuned + 4 * 0.5))
+    assert found == pytest.approx(4.0 + 1.15 * 4 * (0.8 * 15 / 2 + 0.5))
 
 
 def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
@@ -191,9 +173,8 @@ def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
         timed(0, bench, part=0.25, step_s=0.1, train_s=0.2),
         timed(1, bench, part=0.5, step_s=0.2, train_s=0.4),
     ]
-    small, large = HALF * 0.1 * 15 + 0.5, HALF * 0.2 * 15 + 0.5
-    dense, int8 = 0.2 * 15 + 0.5, WHOLE * 0.2 * 15 + 0.5
-    expected = small + large + large + 2 * dense + 2 * int8
+    small, large = 0.1 * 15 + 0.5, 0.2 * 15 + 0.5
+    expected = small + large + large + 2 * (large * 2)
     assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * expected, rel=1e-3)
 
 
@@ -201,8 +182,7 @@ def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> Non
     bench = make_bench()
     records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
     assert len(finalists(records, bench)) == 10
-    expected = (10 * HALF + 1 + WHOLE) * 1.5 + 12 * 0.5
-    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * expected)
+    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 12 * 2.0)
 
 
 def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
@@ -225,27 +205,30 @@ def test_time_kept_back_for_networks_that_were_finalized_is_that_of_their_files(
     first, second = (record.candidate.id for record in records if record.candidate is not None)
     assert first != second
     baselines = {candidate.id for _, candidate in baseline_candidates(records, bench)}
-    tuned, file = 15 * 0.1 + 2 * 0.2, 0.5 + 0.2
+    network, file = 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2, 0.5 + 0.2
     whole = finalization_s(records, bench)
-    assert whole == pytest.approx(4.0 + 1.15 * ((3 * HALF + 1 + WHOLE) * tuned + 5 * file))
+    assert whole == pytest.approx(4.0 + 1.15 * 5 * network)
     # One more that the next trial may bring is a whole network all the same.
     assert finalization_s(records, bench, {first}) == pytest.approx(
-        4.0 + 1.15 * ((2 * HALF + 1 + WHOLE) * tuned + 5 * file)
+        4.0 + 1.15 * (4 * network + file)
     )
     assert finalization_s(records, bench, {first, second, *baselines}) == pytest.approx(
-        4.0 + 1.15 * (HALF * tuned + 5 * file)
+        4.0 + 1.15 * (network + 4 * file)
     )
 
 
+@pytest.mark.parametrize(("runtime", "more"), [("TensorRT 10", 3), ("OpenVINO 2026.4", 0)])
 def test_time_kept_back_counts_an_export_more_where_outputs_are_rounded(
-    monkeypatch: pytest.MonkeyPatch,
+    runtime: str, more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench()
+    bench.profile = bench.profile.model_copy(update={"runtime": runtime})
     record = timed(0, bench, step_s=0.1, train_s=0.2)
     before = finalization_s([record], bench)
     monkeypatch.setattr(Workbench, "export_s", 2.0)
     # Four files; three of the networks have integers, one baseline has none.
-    assert finalization_s([record], bench) == pytest.approx(before + 1.15 * (4 + 3) * 2.0)
+    expected = before + 1.15 * (4 + more) * 2.0
+    assert finalization_s([record], bench) == pytest.approx(expected)
 
 
 def test_time_kept_back_on_this_machine_includes_timing() -> None:

@@ -12,7 +12,6 @@ from torch import nn
 
 from hwsearch.accuracy import ladder
 from hwsearch.accuracy.training import Recipe, Score
-from hwsearch.nets.quantize import input_quantizer, quantized_outputs
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
 from hwsearch.study import coordinator, finalize, trial, workbench
 from hwsearch.study.coordinator import Run
@@ -54,9 +53,8 @@ class Work:
         self, model: nn.Module, _data: Any, _px: int, recipe: Recipe, *, on_step: Any
     ) -> None:
         weights = sum(parameter.numel() for parameter in model.parameters())
-        slower = self.slowdown * (1 + finalize._ROUNDING * rounded_share(model))
         for step in range(recipe.steps):
-            self.now_s += slower * self.us_per_weight * weights * 1e-6
+            self.now_s += self.slowdown * self.us_per_weight * weights * 1e-6
             on_step(step + 1, recipe.steps)
         self.now_s += self.slowdown * self.rest_s
 
@@ -64,15 +62,6 @@ class Work:
         self.now_s += self.slowdown * self.rest_s
         self.scored += 1
         return Score(correct=15 + self.scored % 15, total=30)
-
-
-def rounded_share(model: nn.Module) -> float:
-    """Share of layers with integers at both ends, where the outputs of a network are rounded."""
-    if not quantized_outputs(model):
-        return 0.0
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    inputs = [input_quantizer(layer) for layer in layers]
-    return sum(one is not None and one.bits <= 8 for one in inputs) / len(layers)
 
 
 @pytest.fixture
