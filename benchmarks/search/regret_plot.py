@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from hwsearch.sampler.priced import Floats
+
+#: Of the axis, in percent.
+_LEAST: Final = 0.01
 
 
 def plot_regret(curves: Mapping[str, Floats], path: Path) -> Path:
@@ -22,6 +28,8 @@ def plot_regret(curves: Mapping[str, Floats], path: Path) -> Path:
     axes = figure.add_subplot()
     for name, curve in curves.items():
         trials, low, middle, high = curve.T
+        # A finished search has no regret, which a logarithmic axis cannot show.
+        low, middle, high = (np.maximum(values, _LEAST) for values in (low, middle, high))
         (line,) = axes.plot(trials, middle, label=name, linewidth=2.5 if name == "ours" else 1.2)
         axes.fill_between(trials, low, high, alpha=0.12, color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel="trials", ylabel="hypervolume regret (%)")

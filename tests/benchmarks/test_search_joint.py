@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import replay_joint
 from joint_truth import Choice, append_row, bench_of, bit_operations, candidate_of, choices
-from predictor_room import Options
+from predictor_room import Options, Row, spread
 
 from hwsearch.bits import FP32, INT8
 from hwsearch.space.candidate import Candidate
@@ -94,12 +94,13 @@ def truth(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_replay_counts_trials_until_most_of_the_front(truth: Path, tmp_path: Path) -> None:
     made = replay_joint.problems(truth)
-    assert set(made) == {"bit_operations", "size_bytes"}
+    assert set(made) == {"size_bytes", "bitfusion_latency_ms"}
     options = Options(data=truth, seeds=1, quick=True, out=tmp_path)
-    rows, curves = replay_joint.table(made["size_bytes"], "size_bytes", options)
+    rows, curves = replay_joint.table(made["size_bytes"], "size_bytes", options, 12)
     by_method = {row["method"]: row for row in rows if row["share_percent"] == 95}
     assert set(by_method) == set(curves)
     assert {"random", "NSGA-II", "TPE multivariate", "ours"} <= set(by_method)
+    assert {row["most_trials"] for row in by_method.values()} == {12}
     text = replay_joint.told(rows, "size_bytes", 95)
     assert text.startswith("size_bytes, 95 %: ours ")
 
@@ -116,6 +117,47 @@ def test_replay_refuses_a_table_that_is_not_complete(truth: Path, tmp_path: Path
     other.write_text("".join([lines[0], ",".join(changed), *lines[2:]]), "utf-8")
     with pytest.raises(ValueError, match="was made of other networks"):
         replay_joint.problems(other)
+
+
+def test_one_backbone_is_searched_without_the_other(truth: Path, tmp_path: Path) -> None:
+    lines = truth.read_text("utf-8").splitlines(keepends=True)
+    half = tmp_path / "half.csv"
+    half.write_text("".join([lines[0], *(s for s in lines if ",test_resnet," in s)]), "utf-8")
+    whole = replay_joint.problems(truth)["size_bytes"]
+    part = replay_joint.problems(half, ("test_resnet",))["size_bytes"]
+    assert len(part.places) == len(whole.places) // 2 == 729
+    assert part.accuracy_percent.tolist() == whole.accuracy_percent[:729].tolist()
+    with pytest.raises(ValueError, match="lacks 729 networks; go on with"):
+        replay_joint.problems(half)
+
+
+def test_bitfusion_is_faster_with_fewer_bits_and_channels(truth: Path) -> None:
+    problem = replay_joint.problems(truth)["bitfusion_latency_ms"]
+    latency_ms = {
+        tuple(problem.parameters(at).values()): problem.costs[at, 0]
+        for at in range(len(problem.places))
+    }
+    full, half = (0.0,) * 3, (0.5,) * 3
+    fp32, int8, w4a8 = (
+        latency_ms[("test_resnet", *full, *[bits] * 3)] for bits in ("fp32", "int8", "W4A8")
+    )
+    assert w4a8 < int8 < fp32
+    assert latency_ms[("test_resnet", *half, *["int8"] * 3)] < int8
+
+
+def test_the_best_stock_sampler_is_looked_for_among_all_of_them() -> None:
+    medians = {"random": 90.0, "NSGA-II": 70.0, "TPE multivariate": 60.0, "GPSampler": 30.0}
+    rows: list[Row] = [
+        {
+            "cost": "size_bytes",
+            "share_percent": 98,
+            "method": name,
+            "trials": spread([trials]),
+        }
+        for name, trials in (medians | {"ours": 15.0}).items()
+    ]
+    text = replay_joint.told(rows, "size_bytes", 98)
+    assert text == "size_bytes, 98 %: ours 15 trials, GPSampler 30, 2.0 x as many"
 
 
 def test_trials_are_counted_from_one() -> None:
