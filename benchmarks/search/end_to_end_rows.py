@@ -162,6 +162,19 @@ def summary(rows: Sequence[Shipped]) -> list[Row]:
     return table
 
 
+def timing_spread_percent(rows: Sequence[Shipped]) -> list[float]:
+    """How far the latencies of the same baseline lie apart over the runs of a seed.
+
+    They differ in weights only, which cost no time: what differs is what the machine did. One
+    figure, largest over smallest less 1, for each baseline that was timed more than once.
+    """
+    timed: dict[tuple[int, str, str], list[float]] = {}
+    for row in rows:
+        if row.kind in {"dense-fp32", "uniform-int8"}:
+            timed.setdefault((row.seed, row.kind, row.backbone), []).append(row.latency_ms)
+    return [100 * (max(all_ms) / min(all_ms) - 1) for all_ms in timed.values() if len(all_ms) > 1]
+
+
 def _ratio(areas: Mapping[str, Mapping[int, float]], arm: str, other: str) -> Spread | None:
     """Of the hypervolumes of two arms, over the seeds that both have; None where that is none."""
     theirs = areas.get(other, {})

@@ -13,6 +13,7 @@ from end_to_end_rows import (
     int8_above,
     read_rows,
     summary,
+    timing_spread_percent,
     unfinished,
 )
 
@@ -146,6 +147,18 @@ def test_summary_counts_the_seeds_in_which_int8_lies_above() -> None:
     second = [replace(one, seed=1, latency_ms=0.5) for one in first]
     [only] = summary([*first, *second])
     assert only["int8_above"] == "1 of 2"
+
+
+def test_timing_spread_compares_the_same_baseline_of_a_seed() -> None:
+    rows = [
+        row(1.0, arm="tpe", kind="dense-fp32"),
+        row(1.1, arm="sequential", kind="dense-fp32"),
+        row(5.0, arm="tpe", kind="dense-fp32", seed=1),
+        row(7.0, arm="tpe", kind="uniform-int8"),
+        row(9.0, arm="sequential"),
+    ]
+    assert timing_spread_percent(rows) == [pytest.approx(10)]
+    assert timing_spread_percent([]) == []
 
 
 @pytest.mark.benchmark
