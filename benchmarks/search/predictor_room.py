@@ -12,7 +12,7 @@ from peers import Ours as OurPredictor  # noqa: E402
 from scores import Spread, spread  # noqa: E402
 from table_mlperf import Board, boards  # noqa: E402
 from table_nasbench201 import prior  # noqa: E402
-from table_output import Options, Row, options, show  # noqa: E402
+from table_output import Options, Row, markdown, options, show  # noqa: E402
 from tables import nasbench201  # noqa: E402
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Spread",
     "boards",
     "live_operations",
+    "markdown",
     "nasbench201",
     "options",
     "parse_cell",

@@ -1,0 +1,392 @@
+"""End to end with real training and measured latency: one search against what is run instead of it.
+
+::
+
+    OMP_NUM_THREADS=1 python benchmarks/search/end_to_end.py PICTURES --minutes 20 --seeds 5
+
+Every arm is a whole run of the tool on this machine (target ``host``), from pictures to timed
+files, within the same time, on the same pictures and split, from the same trained base networks:
+those are trained before the clock starts and charged to nobody.
+
+===============  =================================================================================
+arm              what it may do
+===============  =================================================================================
+known-cost       all levers; the project's sampler
+tpe              all levers; Optuna's multivariate TPE over the same nine knobs
+sequential       a third of the time each: backbones; pruning of the most accurate one; bits of the
+                 pruned network with the largest area of its own. What a step leaves goes on
+prune-only       pruning of the backbone with the most accurate base network, in fp32
+bits-only        bits of that backbone, dense
+backbone-only    backbones, dense, in fp32
+===============  =================================================================================
+
+A network counts with the measured latency and the held-out accuracy of its exported file. The
+hypervolume is the area (ms x points) between an arm's networks and the reference point: the
+measured latency of the slowest dense fp32 backbone, and the accuracy of guessing. The budget is 4
+times that latency, so that it binds nobody. ``hypervolume`` counts all that an arm shipped: its
+finalists and the baselines of its run (without uniform int8 where the arm may not choose bits);
+``searched_hypervolume`` the finalists alone. ``int8_above`` counts the seeds in which a uniform
+int8 network of the run lies above the finalists that are no slower than it.
+
+Rows are added to the CSV file when an arm is finished; what is there is not run again.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from end_to_end_rows import (
+    Shipped,
+    add_rows,
+    read_rows,
+    summary,
+    timing_spread_percent,
+    unfinished,
+)
+from predictor_room import markdown, spread
+
+from hwsearch import api
+from hwsearch.bits import FP32, LayerBits
+from hwsearch.calibrate.make import write_network
+from hwsearch.errors import NothingFitsError
+from hwsearch.hardware.measure.places import LocalPlace
+from hwsearch.hardware.measure.protocol import measure
+from hwsearch.report.stored import BaselineEntry, read_run_file
+from hwsearch.ship.export import state_of
+from hwsearch.ship.finish import ship_run
+from hwsearch.ship.measured import recalibrated_by
+from hwsearch.ship.run_folder import open_run
+from hwsearch.space.knobs import Knobs, dense
+from hwsearch.study.coordinator import Run
+from hwsearch.study.output import SHIPPING
+from hwsearch.study.pictures import load_pictures
+from hwsearch.study.preflight import Checked, check
+from hwsearch.study.progress import Silent
+from hwsearch.study.storage import ProposedTrial, read_records
+from hwsearch.study.workbench import Workbench
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+#: Of the reference latency: a network is admitted at 90 % confidence, and at 1.5 times its measured
+#: latency a dense network of 0.1 ms was not, whose interval is wide.
+_BUDGET: Final = 4.0
+_FP32: Final = {"weight_bits": "32", "activation_bits": "32"}
+_DENSE: Final = {"ratios": "0.0"}
+#: Phases of ``run.json`` in which networks are trained, scored, exported or timed; the rest of the
+#: wall time is the tool's own.
+_WORK: Final = (
+    "base weights", "sensitivity", "rungs", "finalize", "held-out scoring", "export check",
+    "timing here", SHIPPING,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all arms of a seed share.
+
+    Attributes:
+        reference_ms: measured latency of the slowest dense fp32 backbone.
+        best: the backbone whose base network is the most accurate.
+        chance_percent: accuracy of guessing.
+        work: folder of the run folders.
+    """
+
+    pictures: str
+    space: str
+    backbones: tuple[str, ...]
+    minutes: float
+    seed: int
+    reference_ms: float
+    best: str
+    chance_percent: float
+    work: Path
+
+
+class _HeldRun(Run):
+    """A run in which pruning is not searched: every proposal takes the same ratios."""
+
+    held: Knobs
+
+    def _ask(self) -> tuple[ProposedTrial, Knobs]:
+        trial, knobs = super()._ask()
+        return trial, replace(knobs, prune=self.held.prune, spread=self.held.spread)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("pictures", help="as --data of a run")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each arm")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--space", default="tiny")
+    parser.add_argument("--backbones", default="test_resnet,test_efficientnet,resnet10t")
+    parser.add_argument("--name", default=None, help="of the pictures in the name of the file")
+    parser.add_argument("--out", type=Path, default=None, help="CSV file")
+    parser.add_argument("--work", type=Path, default=_ROOT / "results" / "end_to_end")
+    given = parser.parse_args()
+    arms = tuple(given.arms.split(","))
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        parser.error(f"no arm {', '.join(unknown)}; pick from {', '.join(ARMS)}")
+    name = given.name or Path(given.pictures).name
+    conditions = f"{name}-{given.space}-host-{given.minutes:g}min-seeds{given.seeds}"
+    out = given.out or (
+        _ROOT / "results" / "published"
+        / f"search_end-to-end_{conditions}_{date.today().isoformat()}.csv"
+    )  # fmt: skip
+    backbones = tuple(given.backbones.split(","))
+    for seed in range(given.seeds):
+        missing = unfinished(read_rows(out), seed, arms)
+        if not missing:
+            continue
+        setting = prepare(
+            given.pictures, given.space, backbones, given.minutes, seed, given.work,
+            known_ms=next((row.reference_ms for row in read_rows(out)), None),
+        )  # fmt: skip
+        for arm in missing:
+            add_rows(out, run_arm(arm, setting))
+            print(f"seed {seed}: {arm} is done", flush=True)
+    rows = read_rows(out)
+    print(markdown(summary(rows)))
+    apart = timing_spread_percent(rows)
+    if apart:
+        print(f"\nlatencies of the same baseline, over runs: {spread(apart)} % apart")
+    print(f"\nwritten to {out}")
+
+
+# -- arms -----------------------------------------------------------------------------------------
+
+
+def prepare(
+    pictures: str,
+    space: str,
+    backbones: tuple[str, ...],
+    minutes: float,
+    seed: int,
+    work: Path,
+    *,
+    known_ms: float | None,
+) -> Setting:
+    """Train the base networks of a seed, and time the dense ones unless that was done."""
+    checked = check(
+        target="host", budgets=("1000ms",), data=pictures, space=space, trials=1, time_limit=None,
+        confidence=0.9, seed=seed, download=False,
+        settings={"backbones": ",".join(backbones), "input_px": "32"},
+    )  # fmt: skip
+    data = load_pictures(checked.settings)
+    bench = Workbench(checked.settings, checked.profile, data, on_phase=print, on_step=_silent)
+    scores = {name: bench.prepared(dense(name, 32)).base.validation.accuracy for name in backbones}
+    print(f"base networks of seed {seed}, validation accuracy: {scores}", flush=True)
+    return Setting(
+        pictures=pictures,
+        space=space,
+        backbones=backbones,
+        minutes=minutes,
+        seed=seed,
+        reference_ms=slowest_ms(bench) if known_ms is None else known_ms,
+        best=max(scores, key=lambda name: scores[name]),
+        chance_percent=100 / len(data.class_names),
+        work=work,
+    )
+
+
+def slowest_ms(bench: Workbench) -> float:
+    """Measured latency of the slowest dense fp32 backbone; time does not depend on weights."""
+    files: dict[str, Path] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for backbone in bench.settings.space.backbones:
+            blueprint = bench.blueprint(dense(backbone.name, 32))
+            kept = {group.name: group.channels for group in blueprint.graph.groups}
+            bits: dict[str, LayerBits] = {
+                layer.name: FP32 for layer in blueprint.describe(kept).weighted
+            }
+            files[backbone.name] = Path(folder) / f"{backbone.name}.onnx"
+            write_network(blueprint, kept, bits, files[backbone.name])
+        report = measure(files, LocalPlace())
+    found = {net.name: net.latency_ms for net in report.nets}
+    print(f"dense fp32 networks take (ms): {found}", flush=True)
+    return max(found.values())
+
+
+def run_arm(arm: str, setting: Setting) -> list[Shipped]:
+    """One arm from its start to timed files; the rows of its networks."""
+    start = time.perf_counter()
+    folders = ARMS[arm](setting)
+    wall_s = time.perf_counter() - start
+    for folder in folders:
+        # A busy machine may not have let a run time its files; that is made up for off the clock.
+        if _untimed(folder):
+            api.verify(folder, on="host")
+    return rows_of(arm, setting, folders, wall_s)
+
+
+def _all_levers(sampler: str) -> Callable[[Setting], list[Path]]:
+    return lambda setting: [_search(setting, {"sampler": sampler})]
+
+
+def _prune_only(setting: Setting) -> list[Path]:
+    return [_search(setting, {"backbones": setting.best, **_FP32})]
+
+
+def _bits_only(setting: Setting) -> list[Path]:
+    return [_search(setting, {"backbones": setting.best, **_DENSE})]
+
+
+def _backbone_only(setting: Setting) -> list[Path]:
+    return [_search(setting, {**_DENSE, **_FP32})]
+
+
+def _sequential(setting: Setting) -> list[Path]:
+    """Best backbone, then prune it, then quantize that; what a step leaves goes to the next."""
+    end = time.perf_counter() + 60 * setting.minutes
+
+    def share_s(steps: int) -> float:
+        return max(1.0, (end - time.perf_counter()) / steps)
+
+    first = _search(setting, {**_DENSE, **_FP32}, limit_s=share_s(3))
+    # Where no time was left to ship a dense network, the base networks say which one is best.
+    dense_ones = sorted(_points(first), key=lambda point: -point.accuracy)
+    best = dense_ones[0].backbone if dense_ones else setting.best
+    second = _search(setting, {"backbones": best, **_FP32}, limit_s=share_s(2))
+    searched = [point for point in _points(second) if point.trial is not None]
+    chosen = max(searched, key=lambda point: _area(point, setting), default=None)
+    held = dense(best, 32)
+    if chosen is not None:
+        held = next(one.knobs for one in read_records(second) if one.trial == chosen.trial)
+    only = {"backbones": best, **_DENSE}
+    third = _search(setting, only, limit_s=share_s(1), held=held)
+    return [first, second, third]
+
+
+ARMS: Final[Mapping[str, Callable[[Setting], list[Path]]]] = {
+    "known-cost": _all_levers("known-cost"),
+    "tpe": _all_levers("tpe"),
+    "sequential": _sequential,
+    "prune-only": _prune_only,
+    "bits-only": _bits_only,
+    "backbone-only": _backbone_only,
+}
+
+
+def _search(
+    setting: Setting,
+    changes: Mapping[str, str],
+    *,
+    limit_s: float | None = None,
+    held: Knobs | None = None,
+) -> Path:
+    """A run of the tool; its folder, also where nothing that it found fits once it is measured."""
+    seconds = 60 * setting.minutes if limit_s is None else limit_s
+    checked = check(
+        target="host", budgets=(f"{_BUDGET * setting.reference_ms:.4g}ms",), data=setting.pictures,
+        space=setting.space, trials=None, time_limit=f"{seconds:.0f}s", confidence=0.9,
+        seed=setting.seed, download=False,
+        settings={"backbones": ",".join(setting.backbones), "input_px": "32", **changes},
+    )  # fmt: skip
+    folder = api.new_folder(checked, setting.work)
+    try:
+        if held is None:
+            api.run(checked, folder, command="benchmarks/search/end_to_end.py")
+        else:
+            _run_held(checked, folder, held)
+    except NothingFitsError as error:
+        print(f"{folder}: {error}", flush=True)
+    return folder
+
+
+def _run_held(checked: Checked, folder: Path, held: Knobs) -> None:
+    """As ``api.run``, at fixed pruning ratios, which a search space cannot say."""
+    work = _HeldRun(
+        checked=checked, folder=folder, command="benchmarks/search/end_to_end.py", watcher=Silent()
+    )
+    work.held = held
+    work.execute()
+    while True:
+        begin = time.perf_counter()
+        ship_run(folder, work.data, work.watcher)
+        work.shipped(time.perf_counter() - begin)
+        known = recalibrated_by(folder)
+        if known is None or not work.has_time or not work.go_on(known):
+            return
+
+
+# -- what an arm shipped --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    trial: int | None
+    kind: str
+    backbone: str
+    latency_ms: float
+    accuracy: float
+
+
+def _points(folder: Path) -> list[_Point]:
+    """The timed files of a run; one that was refused is not shipped."""
+    found = []
+    for model in open_run(folder).models:
+        verified = state_of(model, folder).verified
+        if verified is None or verified.correct is None or verified.latency_ms is None:
+            continue
+        found.append(
+            _Point(
+                trial=model.entry.trial,
+                kind=model.entry.name if isinstance(model.entry, BaselineEntry) else "trial",
+                backbone=model.entry.backbone,
+                latency_ms=verified.latency_ms.value,
+                accuracy=verified.correct / verified.pictures,
+            )
+        )
+    return found
+
+
+def _untimed(folder: Path) -> bool:
+    states = [state_of(model, folder).verified for model in open_run(folder).models]
+    return any(one is None or (one.correct and one.latency_ms is None) for one in states)
+
+
+def _area(point: _Point, setting: Setting) -> float:
+    return max(0.0, setting.reference_ms - point.latency_ms) * max(0.0, point.accuracy - 0.1)
+
+
+def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) -> list[Shipped]:
+    """A row for each network; one of kind "none" where there is no network."""
+    spent: dict[str, float] = {}
+    trials = trained = 0
+    for folder in folders:
+        for phase, seconds in read_run_file(folder).wall_s.items():
+            spent[phase] = spent.get(phase, 0.0) + seconds
+        records = read_records(folder)
+        trials += len(records)
+        trained += sum(record.train_s > 0 for record in records)
+    nothing = Shipped(
+        seed=setting.seed, arm=arm, minutes=setting.minutes, step=1, kind="none", backbone="",
+        latency_ms=math.inf, accuracy_percent=0.0, reference_ms=setting.reference_ms,
+        chance_percent=setting.chance_percent, trials=trials, trained=trained, wall_s=wall_s,
+        final_s=spent.get("finalize", 0.0) + spent.get("held-out scoring", 0.0),
+        ship_s=spent.get(SHIPPING, 0.0),
+        overhead_s=wall_s - sum(spent.get(phase, 0.0) for phase in _WORK),
+    )  # fmt: skip
+    found = [
+        replace(
+            nothing, step=step, kind=point.kind, backbone=point.backbone,
+            latency_ms=point.latency_ms, accuracy_percent=100 * point.accuracy,
+        )
+        for step, folder in enumerate(folders, start=1)
+        for point in _points(folder)
+    ]  # fmt: skip
+    return found or [nothing]
+
+
+def _silent(*_: object) -> None:
+    """Progress is told by arm."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The results of the end-to-end comparison: rows of shipped networks, and what they amount to."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from predictor_room import Row, Spread, spread
+
+#: Arms that may not choose bits: the uniform int8 baseline of their run is not theirs.
+_WITHOUT_BITS: Final = ("prune-only", "backbone-only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """A row of the results: one network, with what its arm took.
+
+    Attributes:
+        step: of the sequential arm, from 1; 1 elsewhere.
+        kind: "trial", "dense-fp32", "uniform-int8"; "none" where an arm shipped nothing.
+        latency_ms: measured, batch 1, one thread.
+        accuracy_percent: held-out, of the exported file.
+        trained: trials that were trained, of ``trials``.
+        wall_s: of the arm; ``final_s`` of it in full fine-tuning, ``ship_s`` in export, scoring and
+            timing of files, ``overhead_s`` in neither training, scoring, exporting nor timing.
+    """
+
+    seed: int
+    arm: str
+    minutes: float
+    step: int
+    kind: str
+    backbone: str
+    latency_ms: float
+    accuracy_percent: float
+    reference_ms: float
+    chance_percent: float
+    trials: int
+    trained: int
+    wall_s: float
+    final_s: float
+    ship_s: float
+    overhead_s: float
+
+
+# -- the file -------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path) -> list[Shipped]:
+    """The rows so far; none if there is no file.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    if not path.is_file():
+        return []
+    kinds = {field.name: field.type for field in fields(Shipped)}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if list(reader.fieldnames or ()) != list(kinds):
+            raise ValueError(f"{path} has other columns than {', '.join(kinds)}; give another file")
+        return [
+            Shipped(**{name: kinds[name](text) for name, text in row.items()})  # type: ignore[operator]
+            for row in reader
+        ]
+
+
+def add_rows(path: Path, rows: Sequence[Shipped]) -> None:
+    """Append the rows of a finished arm, all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    every = [*read_rows(path), *rows]
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Shipped))
+        for row in every:
+            writer.writerow(
+                f"{cell:.6g}" if isinstance(cell, float) else cell for cell in asdict(row).values()
+            )
+    part.replace(path)
+
+
+def unfinished(rows: Sequence[Shipped], seed: int, arms: Sequence[str]) -> list[str]:
+    """The arms of a seed that have no rows yet, in order."""
+    done = {row.arm for row in rows if row.seed == seed}
+    return [arm for arm in arms if arm not in done]
+
+
+# -- the summary ----------------------------------------------------------------------------------
+
+
+def hypervolume(rows: Sequence[Shipped]) -> float:
+    """Area in ms x points that the networks dominate, up to the reference point.
+
+    Networks at or beyond the reference point add nothing; no network is 0.
+    """
+    area, best = 0.0, None
+    for row in sorted(rows, key=lambda row: (row.latency_ms, -row.accuracy_percent)):
+        floor = row.chance_percent if best is None else best
+        if row.latency_ms < row.reference_ms and row.accuracy_percent > floor:
+            area += (row.reference_ms - row.latency_ms) * (row.accuracy_percent - floor)
+            best = row.accuracy_percent
+    return area
+
+
+def counted(rows: Sequence[Shipped]) -> list[Shipped]:
+    """What an arm may count as its own."""
+    return [row for row in rows if row.kind != "uniform-int8" or row.arm not in _WITHOUT_BITS]
+
+
+def int8_above(rows: Sequence[Shipped]) -> float | None:
+    """By how many points a uniform int8 network lies above the finalists that are no slower.
+
+    The worst of them; 0 or less where none does, None where no uniform int8 network was shipped.
+    """
+    finalists = [row for row in rows if row.kind == "trial"]
+    gaps = []
+    for row in rows:
+        if row.kind == "uniform-int8":
+            no_slower = [one for one in finalists if one.latency_ms <= row.latency_ms]
+            best = max((one.accuracy_percent for one in no_slower), default=row.chance_percent)
+            gaps.append(row.accuracy_percent - best)
+    return max(gaps, default=None)
+
+
+def summary(rows: Sequence[Shipped]) -> list[Row]:
+    """One row for each arm, medians and quartiles over seeds."""
+    by_arm: dict[str, dict[int, list[Shipped]]] = {}
+    for row in rows:
+        by_arm.setdefault(row.arm, {}).setdefault(row.seed, []).append(row)
+    areas = {
+        arm: {seed: hypervolume(counted(own)) for seed, own in seeds.items()}
+        for arm, seeds in by_arm.items()
+    }
+    table: list[Row] = []
+    for arm, seeds in by_arm.items():
+        first = [own[0] for own in seeds.values()]
+        gaps = [int8_above(own) for own in seeds.values()]
+        known = [gap for gap in gaps if gap is not None]
+        table.append(
+            {
+                "arm": arm,
+                "seeds": len(seeds),
+                "hypervolume": spread(list(areas[arm].values())),
+                "over_sequential": _ratio(areas, arm, "sequential"),
+                "over_tpe": _ratio(areas, arm, "tpe"),
+                "searched_hypervolume": spread(
+                    [hypervolume([r for r in o if r.kind == "trial"]) for o in seeds.values()]
+                ),
+                "trials": spread([float(row.trials) for row in first]),
+                "trained": spread([float(row.trained) for row in first]),
+                "wall_s": spread([row.wall_s for row in first]),
+                "final_and_ship_percent": spread(
+                    [100 * (row.final_s + row.ship_s) / row.wall_s for row in first]
+                ),
+                "overhead_percent": spread([100 * row.overhead_s / row.wall_s for row in first]),
+                "int8_above": f"{sum(gap > 0 for gap in known)} of {len(known)}",
+                "int8_above_points": spread(known) if known else None,
+            }
+        )
+    return table
+
+
+def timing_spread_percent(rows: Sequence[Shipped]) -> list[float]:
+    """How far the latencies of the same baseline lie apart over the runs of a seed.
+
+    They differ in weights only, which cost no time: what differs is what the machine did. One
+    figure, largest over smallest less 1, for each baseline that was timed more than once.
+    """
+    timed: dict[tuple[int, str, str], list[float]] = {}
+    for row in rows:
+        if row.kind in {"dense-fp32", "uniform-int8"}:
+            timed.setdefault((row.seed, row.kind, row.backbone), []).append(row.latency_ms)
+    return [100 * (max(all_ms) / min(all_ms) - 1) for all_ms in timed.values() if len(all_ms) > 1]
+
+
+def _ratio(areas: Mapping[str, Mapping[int, float]], arm: str, other: str) -> Spread | None:
+    """Of the hypervolumes of two arms, over the seeds that both have; None where that is none."""
+    theirs = areas.get(other, {})
+    ratios = [area / theirs[seed] for seed, area in areas[arm].items() if theirs.get(seed)]
+    return spread(ratios) if ratios else None
