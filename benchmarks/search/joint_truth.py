@@ -10,7 +10,8 @@ base network as in a trial. Each different network is scored on inherited weight
 of the first rung, and after a fine-tuning of its own from the base network, all fake-quantized.
 
 One row for each network is appended as it is done; the same command goes on where it stopped. Rows
-depend on the seed and the number of threads (OMP_NUM_THREADS), and seconds on the machine.
+depend on the seed and the number of threads (OMP_NUM_THREADS); seconds depend on what else the
+machine does, and those that are published are of a busy one.
 """
 
 import argparse

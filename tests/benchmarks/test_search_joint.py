@@ -164,3 +164,19 @@ def test_trials_are_counted_from_one() -> None:
     regrets = np.array([[50.0, 5.0, 2.0], [5.0, 1.0, 1.0], [90.0, 90.0, 90.0]])
     assert replay_joint.trials_to(regrets, 95).tolist() == [2.0, 1.0, np.inf]
     assert replay_joint.trials_to(regrets, 98).tolist() == [3.0, 2.0, np.inf]
+
+
+def test_rankings_are_of_all_networks_and_of_each_backbone() -> None:
+    def row(backbone: str, rung: int, final: int) -> dict[str, str]:
+        scores = {"rung0_correct": rung, "rung1_correct": final, "final_correct": final}
+        return {
+            "backbone": backbone,
+            "held_out_correct": str(final),
+            **{name: str(value) for name, value in scores.items()},
+        }
+
+    rows = [row("a", at, at) for at in range(5)] + [row("b", -at, at) for at in range(5)]
+    every, first, second = replay_joint.rankings(rows)
+    assert every.startswith("all, 10 networks: ")
+    assert "is 1.00 at rung 0, 1.00 at rung 1" in first
+    assert "is -1.00 at rung 0, 1.00 at rung 1" in second
