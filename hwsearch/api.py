@@ -173,7 +173,7 @@ def run(
     from hwsearch.study.progress import Silent
 
     work = Run(checked=checked, folder=folder, command=command, watcher=watcher or Silent())
-    return _shipped(work)
+    return search_and_ship(work)
 
 
 def resume(
@@ -212,7 +212,7 @@ def resume(
         started=datetime.fromisoformat(stored["started"]),
         earlier_wall_s=stored["wall_s"],
     )
-    return _shipped(work)
+    return search_and_ship(work)
 
 
 def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
@@ -370,8 +370,12 @@ def reprice(run: str | Path, *, target: str, budget: str | Sequence[str] = ()) -
     return Result(folder=folder, front=front)
 
 
-def _shipped(work: "Run") -> Result:
-    """Search, then export and verify what was found; search on where measuring left time for it."""
+def search_and_ship(work: "Run") -> Result:
+    """Search, then export and verify what was found; search on where measuring left time for it.
+
+    Raises:
+        NothingFitsError: nothing met the budget; the report is written all the same.
+    """
     from hwsearch.ship.finish import ship_run
     from hwsearch.ship.measured import recalibrated_by
 

@@ -59,8 +59,6 @@ from hwsearch.hardware.measure.places import LocalPlace
 from hwsearch.hardware.measure.protocol import measure
 from hwsearch.report.stored import BaselineEntry, read_run_file
 from hwsearch.ship.export import state_of
-from hwsearch.ship.finish import ship_run
-from hwsearch.ship.measured import recalibrated_by
 from hwsearch.ship.run_folder import open_run
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.coordinator import Run
@@ -305,14 +303,7 @@ def _run_held(checked: Checked, folder: Path, held: Knobs) -> None:
         checked=checked, folder=folder, command="benchmarks/search/end_to_end.py", watcher=Silent()
     )
     work.held = held
-    work.execute()
-    while True:
-        begin = time.perf_counter()
-        ship_run(folder, work.data, work.watcher)
-        work.shipped(time.perf_counter() - begin)
-        known = recalibrated_by(folder)
-        if known is None or not work.has_time or not work.go_on(known):
-            return
+    api.search_and_ship(work)
 
 
 # -- what an arm shipped --------------------------------------------------------------------------
@@ -352,7 +343,8 @@ def _untimed(folder: Path) -> bool:
 
 
 def _area(point: _Point, setting: Setting) -> float:
-    return max(0.0, setting.reference_ms - point.latency_ms) * max(0.0, point.accuracy - 0.1)
+    gained_percent = 100 * point.accuracy - setting.chance_percent
+    return max(0.0, setting.reference_ms - point.latency_ms) * max(0.0, gained_percent)
 
 
 def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) -> list[Shipped]:

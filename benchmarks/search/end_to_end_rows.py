@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from predictor_room import Row, Spread, spread
+from problem import dominated
 
 #: Arms that may not choose bits: the uniform int8 baseline of their run is not theirs.
 _WITHOUT_BITS: Final = ("prune-only", "backbone-only")
@@ -93,15 +95,13 @@ def unfinished(rows: Sequence[Shipped], seed: int, arms: Sequence[str]) -> list[
 def hypervolume(rows: Sequence[Shipped]) -> float:
     """Area in ms x points that the networks dominate, up to the reference point.
 
-    Networks at or beyond the reference point add nothing; no network is 0.
+    Networks at or beyond the reference point, which they share, add nothing; no network is 0.
     """
-    area, best = 0.0, None
-    for row in sorted(rows, key=lambda row: (row.latency_ms, -row.accuracy_percent)):
-        floor = row.chance_percent if best is None else best
-        if row.latency_ms < row.reference_ms and row.accuracy_percent > floor:
-            area += (row.reference_ms - row.latency_ms) * (row.accuracy_percent - floor)
-            best = row.accuracy_percent
-    return area
+    if not rows:
+        return 0.0
+    accuracy = np.array([row.accuracy_percent for row in rows])
+    latency_ms = np.array([row.latency_ms for row in rows])
+    return dominated(accuracy, latency_ms, rows[0].chance_percent, rows[0].reference_ms)
 
 
 def counted(rows: Sequence[Shipped]) -> list[Shipped]:

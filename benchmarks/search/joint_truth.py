@@ -24,9 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torch import nn
-
-from hwsearch.accuracy.ladder import advance, held_out_score, inherit, validation_score
+from hwsearch.accuracy.ladder import advance, fine_tune, held_out_score, inherit, validation_score
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernels import NetworkDesc
@@ -83,10 +81,10 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def bench_of(pictures: str, seed: int) -> Workbench:
+def bench_of(pictures: str, seed: int, target: str = "jetson-orin-nano") -> Workbench:
     """Where candidates of the space are made and described."""
     checked = check(
-        target="jetson-orin-nano", budgets=("1000ms",), data=pictures, space="tiny",
+        target=target, budgets=("1000ms",), data=pictures, space="tiny",
         trials=1, time_limit=None, confidence=0.9, seed=seed, download=False,
         settings={"backbones": ",".join(BACKBONES), "input_px": str(PX)},
     )  # fmt: skip
@@ -143,15 +141,15 @@ def train_one(
     network = bench.describe(candidate)
     first = bench.settings.space.training.rung_steps[0]
     begin = time.perf_counter()
-    model = _inherited(candidate, bench)
+    batch_size = bench.settings.space.training.batch_size
+    model = inherit(bench.plan(candidate), data, batch_size=batch_size)
     rung0 = validation_score(model, data, PX)
     rung0_s = time.perf_counter() - begin
     advance(model, data, PX, _recipe(candidate, bench, first, "rung"))
     rung1 = validation_score(model, data, PX)
     rung1_s = time.perf_counter() - begin
     begin = time.perf_counter()
-    model = _inherited(candidate, bench)
-    advance(model, data, PX, _recipe(candidate, bench, steps, "final"))
+    model = fine_tune(bench.plan(candidate), data, _recipe(candidate, bench, steps, "final"))
     final, held_out = validation_score(model, data, PX), held_out_score(model, data, PX)
     final_s = time.perf_counter() - begin
     return {
@@ -172,12 +170,6 @@ def train_one(
         "rung1_s": round(rung1_s, 2),
         "final_s": round(final_s, 2),
     }
-
-
-def _inherited(candidate: Candidate, bench: Workbench) -> nn.Module:
-    return inherit(
-        bench.plan(candidate), bench.data, batch_size=bench.settings.space.training.batch_size
-    )
 
 
 def _recipe(candidate: Candidate, bench: Workbench, steps: int, use: str) -> Recipe:

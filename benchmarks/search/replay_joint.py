@@ -26,7 +26,6 @@ import numpy as np
 from joint_truth import (
     BACKBONES,
     BITS,
-    PX,
     RATIOS,
     bench_of,
     bit_operations,
@@ -42,10 +41,7 @@ from scipy.stats import kendalltau
 
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.sampler.priced import Floats
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import check
 from hwsearch.study.pricing import network_features
-from hwsearch.study.workbench import Workbench
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 COSTS: Final = ("size_bytes", "bitfusion_latency_ms")
@@ -143,15 +139,7 @@ def problems(truth: Path, backbones: Sequence[str] = BACKBONES) -> dict[str, Pro
 
 def latencies_ms(networks: Sequence[NetworkDesc]) -> list[float]:
     """Predicted on ``bitfusion``, which is simulated."""
-    checked = check(
-        target="bitfusion", budgets=("1000ms",), data="digits", space="tiny",
-        trials=1, time_limit=None, confidence=0.9, seed=0, download=False,
-        settings={"backbones": ",".join(BACKBONES), "input_px": str(PX)},
-    )  # fmt: skip
-    data = load_pictures(checked.settings)
-    bench = Workbench(
-        checked.settings, checked.profile, data, on_phase=print, on_step=lambda *_: None
-    )
+    bench = bench_of("digits", 0, target="bitfusion")
     return [cost.latency_ms.value for cost in bench.predictor.predict_all(networks)]
 
 

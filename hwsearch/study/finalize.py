@@ -241,13 +241,15 @@ def finalize(
     wanted = {candidate.id: candidate for candidate in candidates}
     missing = [candidate for key, candidate in wanted.items() if key not in finals]
     trained_s: list[float] = []
+
+    def file_s(candidate: Candidate) -> float:
+        return _ship_s(bench.price(candidate).latency_ms.value, bench)
+
+    files_s = sum(file_s(final.candidate) for final in done.values())
     for position, candidate in enumerate(missing, start=1):
         if left_s is not None and trained_s and candidate.id not in needed:
             scoring_s = bench.wall_s[_SCORING] / len(trained_s)
-            files = [candidate, *(final.candidate for final in finals.values())]
-            ship_s = _SHIP_START_S + sum(
-                scoring_s + _ship_s(bench.price(file).latency_ms.value, bench) for file in files
-            )
+            ship_s = _SHIP_START_S + (len(finals) + 1) * scoring_s + files_s + file_s(candidate)
             if left_s() < max(trained_s[-_RECENT:]) + ship_s:
                 continue
         on_phase(
@@ -255,6 +257,7 @@ def finalize(
             f"{candidate.input_px} px"
         )
         finals[candidate.id] = _final(candidate, bench, on_step, on_final)
+        files_s += file_s(candidate)
         trained_s.append(finals[candidate.id].train_s)
     return finals
 

@@ -1,7 +1,7 @@
 # ruff: noqa: ANN401 - fakes take whatever the real function is given
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +339,21 @@ class Finished(FakeWork):
         return False
 
 
+def search_and_ship(
+    work: FakeWork, ship: Callable[..., str], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ship as a fake does, always with something learned; it ends in a front only if it fits."""
+    monkeypatch.setattr("hwsearch.ship.finish.ship_run", ship)
+    known = Recalibration(factor=1.5, sigma_share=1.0, networks=4)
+    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: known)
+    if fits:
+        result = api.search_and_ship(work)  # type: ignore[arg-type]
+        assert result.front == "front"  # type: ignore[comparison-overlap]
+    else:
+        with pytest.raises(NothingFitsError, match="nothing fits"):
+            api.search_and_ship(work)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rounds", [0, 2])
 @pytest.mark.parametrize("fits", [True, False])
 def test_api_searches_on_while_time_is_left(
@@ -353,14 +368,7 @@ def test_api_searches_on_while_time_is_left(
             raise NothingFitsError("nothing fits")
         return "front"
 
-    monkeypatch.setattr("hwsearch.ship.finish.ship_run", ship)
-    known = Recalibration(factor=1.5, sigma_share=1.0, networks=4)
-    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: known)
-    if fits:
-        assert api._shipped(work).front == "front"  # type: ignore[arg-type,comparison-overlap]
-    else:
-        with pytest.raises(NothingFitsError, match="nothing fits"):
-            api._shipped(work)  # type: ignore[arg-type]
+    search_and_ship(work, ship, fits, monkeypatch)
     assert work.told == ["search", "time", *["go on x 1.5", "time"] * rounds]
 
 
@@ -368,7 +376,7 @@ def test_api_does_not_go_on_where_nothing_was_timed(monkeypatch: pytest.MonkeyPa
     work = FakeWork(3)
     monkeypatch.setattr("hwsearch.ship.finish.ship_run", lambda *_: "front")
     monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: None)
-    api._shipped(work)  # type: ignore[arg-type]
+    api.search_and_ship(work)  # type: ignore[arg-type]
     assert work.told == ["search"]
 
 
@@ -381,12 +389,5 @@ def test_api_ends_where_nothing_new_is_found(fits: bool, monkeypatch: pytest.Mon
             raise NothingFitsError("nothing fits")
         return "front"
 
-    monkeypatch.setattr("hwsearch.ship.finish.ship_run", ship)
-    known = Recalibration(factor=1.5, sigma_share=1.0, networks=4)
-    monkeypatch.setattr("hwsearch.ship.measured.recalibrated_by", lambda _: known)
-    if fits:
-        assert api._shipped(work).front == "front"  # type: ignore[arg-type,comparison-overlap]
-    else:
-        with pytest.raises(NothingFitsError, match="nothing fits"):
-            api._shipped(work)  # type: ignore[arg-type]
+    search_and_ship(work, ship, fits, monkeypatch)
     assert work.told == ["search", "go on x 1.5"]
