@@ -20,15 +20,19 @@ bits-only        bits of that backbone, dense
 backbone-only    backbones, dense, in fp32
 ===============  =================================================================================
 
-A network counts with the measured latency and the held-out accuracy of its exported file. The
-hypervolume is the area (ms x points) between an arm's networks and the reference point: the
-measured latency of the slowest dense fp32 backbone, and the accuracy of guessing. The budget is 4
-times that latency, so that it binds nobody. ``hypervolume`` counts all that an arm shipped: its
-finalists and the baselines of its run (without uniform int8 where the arm may not choose bits);
+A network counts with the measured latency and the held-out accuracy of its exported file. When all
+arms of a seed are finished, their files are timed again, all in one interleaved measurement off the
+clock: what runs measured minutes apart differs by more than networks do. The hypervolume is the
+area between an arm's networks and the reference point: the measured latency of the slowest dense
+fp32 backbone of the seed, and the accuracy of guessing; in ms x points, and in octaves x points
+with the logarithm of the latency, where a halving counts alike wherever it starts. The budget is 4
+times the slowest latency, so that it binds nobody. ``hypervolume`` counts all that an arm shipped:
+its finalists and the baselines of its run (without uniform int8 where the arm may not choose bits);
 ``searched_hypervolume`` the finalists alone. ``int8_above`` counts the seeds in which a uniform
 int8 network of the run lies above the finalists that are no slower than it.
 
-Rows are added to the CSV file when an arm is finished; what is there is not run again.
+Rows are added to the CSV file when an arm is finished; what is there is not run again. The runs of
+a seed have to be kept in ``--work`` until it is timed.
 """
 
 import argparse
@@ -46,8 +50,11 @@ from end_to_end_rows import (
     add_rows,
     read_rows,
     summary,
+    timed_together,
     timing_spread_percent,
     unfinished,
+    untimed_files,
+    write_rows,
 )
 from predictor_room import markdown, spread
 
@@ -58,7 +65,7 @@ from hwsearch.errors import NothingFitsError
 from hwsearch.hardware.measure.places import LocalPlace
 from hwsearch.hardware.measure.protocol import measure
 from hwsearch.report.stored import BaselineEntry, read_run_file
-from hwsearch.ship.export import state_of
+from hwsearch.ship.export import ONNX_FILE, state_of
 from hwsearch.ship.run_folder import open_run
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.coordinator import Run
@@ -140,20 +147,28 @@ def main() -> None:
     backbones = tuple(given.backbones.split(","))
     for seed in range(given.seeds):
         missing = unfinished(read_rows(out), seed, arms)
-        if not missing:
-            continue
-        setting = prepare(
-            given.pictures, given.space, backbones, given.minutes, seed, given.work,
-            known_ms=next((row.reference_ms for row in read_rows(out)), None),
-        )  # fmt: skip
-        for arm in missing:
-            add_rows(out, run_arm(arm, setting))
-            print(f"seed {seed}: {arm} is done", flush=True)
+        if missing:
+            setting = prepare(
+                given.pictures, given.space, backbones, given.minutes, seed, given.work,
+                known_ms=next((row.reference_ms for row in read_rows(out)), None),
+            )  # fmt: skip
+            for arm in missing:
+                add_rows(out, run_arm(arm, setting))
+                print(f"seed {seed}: {arm} is done", flush=True)
+        files = untimed_files(read_rows(out), seed)
+        if files:
+            report = measure({file: given.work / file for file in files}, LocalPlace())
+            found = {net.name: net.latency_ms for net in report.nets}
+            write_rows(out, timed_together(read_rows(out), seed, found))
+            print(f"seed {seed}: {len(files)} files are timed together", flush=True)
     rows = read_rows(out)
     print(markdown(summary(rows)))
-    apart = timing_spread_percent(rows)
-    if apart:
-        print(f"\nlatencies of the same baseline, over runs: {spread(apart)} % apart")
+    apart, together = timing_spread_percent(rows, "run_ms"), timing_spread_percent(rows)
+    if together:
+        print(
+            f"\nlatencies of the same baseline lie {spread(together)} % apart, timed together; "
+            f"as each run timed its own, {spread(apart)} %"
+        )
     print(f"\nwritten to {out}")
 
 
@@ -314,6 +329,7 @@ class _Point:
     trial: int | None
     kind: str
     backbone: str
+    file: Path
     latency_ms: float
     accuracy: float
 
@@ -330,6 +346,7 @@ def _points(folder: Path) -> list[_Point]:
                 trial=model.entry.trial,
                 kind=model.entry.name if isinstance(model.entry, BaselineEntry) else "trial",
                 backbone=model.entry.backbone,
+                file=model.folder / ONNX_FILE,
                 latency_ms=verified.latency_ms.value,
                 accuracy=verified.correct / verified.pictures,
             )
@@ -348,7 +365,7 @@ def _area(point: _Point, setting: Setting) -> float:
 
 
 def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) -> list[Shipped]:
-    """A row for each network; one of kind "none" where there is no network."""
+    """A row for each network, still to be timed; one of kind "none" where there is no network."""
     spent: dict[str, float] = {}
     trials = trained = 0
     for folder in folders:
@@ -359,7 +376,8 @@ def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) 
         trained += sum(record.train_s > 0 for record in records)
     nothing = Shipped(
         seed=setting.seed, arm=arm, minutes=setting.minutes, step=1, kind="none", backbone="",
-        latency_ms=math.inf, accuracy_percent=0.0, reference_ms=setting.reference_ms,
+        file="", run_ms=math.inf, latency_ms=math.inf, accuracy_percent=0.0,
+        reference_ms=setting.reference_ms,
         chance_percent=setting.chance_percent, trials=trials, trained=trained, wall_s=wall_s,
         final_s=spent.get("finalize", 0.0) + spent.get("held-out scoring", 0.0),
         ship_s=spent.get(SHIPPING, 0.0),
@@ -368,7 +386,8 @@ def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) 
     found = [
         replace(
             nothing, step=step, kind=point.kind, backbone=point.backbone,
-            latency_ms=point.latency_ms, accuracy_percent=100 * point.accuracy,
+            file=str(point.file.relative_to(setting.work)), run_ms=point.latency_ms,
+            latency_ms=math.nan, accuracy_percent=100 * point.accuracy,
         )
         for step, folder in enumerate(folders, start=1)
         for point in _points(folder)

@@ -1,10 +1,12 @@
 """The results of the end-to-end comparison: rows of shipped networks, and what they amount to."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Final, Literal
 
 import numpy as np
 from predictor_room import Row, Spread, spread
@@ -21,8 +23,11 @@ class Shipped:
     Attributes:
         step: of the sequential arm, from 1; 1 elsewhere.
         kind: "trial", "dense-fp32", "uniform-int8"; "none" where an arm shipped nothing.
-        latency_ms: measured, batch 1, one thread.
+        file: of the network, in the folder of the runs; empty where there is none.
+        run_ms: measured by its own run, batch 1, one thread.
+        latency_ms: the same, in one measurement with all files of the seed; nan until then.
         accuracy_percent: held-out, of the exported file.
+        reference_ms: of the slowest dense fp32 backbone.
         trained: trials that were trained, of ``trials``.
         wall_s: of the arm; ``final_s`` of it in full fine-tuning, ``ship_s`` in export, scoring and
             timing of files, ``overhead_s`` in neither training, scoring, exporting nor timing.
@@ -34,6 +39,8 @@ class Shipped:
     step: int
     kind: str
     backbone: str
+    file: str
+    run_ms: float
     latency_ms: float
     accuracy_percent: float
     reference_ms: float
@@ -70,13 +77,17 @@ def read_rows(path: Path) -> list[Shipped]:
 
 def add_rows(path: Path, rows: Sequence[Shipped]) -> None:
     """Append the rows of a finished arm, all of them or none."""
+    write_rows(path, [*read_rows(path), *rows])
+
+
+def write_rows(path: Path, rows: Sequence[Shipped]) -> None:
+    """Write the whole file, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    every = [*read_rows(path), *rows]
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Shipped))
-        for row in every:
+        for row in rows:
             writer.writerow(
                 f"{cell:.6g}" if isinstance(cell, float) else cell for cell in asdict(row).values()
             )
@@ -89,19 +100,57 @@ def unfinished(rows: Sequence[Shipped], seed: int, arms: Sequence[str]) -> list[
     return [arm for arm in arms if arm not in done]
 
 
+def untimed_files(rows: Sequence[Shipped], seed: int) -> list[str]:
+    """The files of a seed if one of them was not yet timed beside the others; none if all were."""
+    own = [row for row in rows if row.seed == seed and row.file]
+    return [row.file for row in own] if any(math.isnan(row.latency_ms) for row in own) else []
+
+
+def timed_together(
+    rows: Sequence[Shipped], seed: int, latencies_ms: Mapping[str, float]
+) -> list[Shipped]:
+    """All rows, those of a seed with latencies of one measurement.
+
+    The reference of the seed becomes the slowest of its dense fp32 backbones, each at the median
+    of its copies in the arms' runs.
+
+    Raises:
+        KeyError: a file of the seed has no latency.
+    """
+    timed = [
+        replace(row, latency_ms=latencies_ms[row.file]) if row.seed == seed and row.file else row
+        for row in rows
+    ]
+    dense: dict[str, list[float]] = {}
+    for row in timed:
+        if row.seed == seed and row.kind == "dense-fp32":
+            dense.setdefault(row.backbone, []).append(row.latency_ms)
+    if not dense:
+        return timed
+    reference_ms = max(median(copies) for copies in dense.values())
+    return [replace(row, reference_ms=reference_ms) if row.seed == seed else row for row in timed]
+
+
 # -- the summary ----------------------------------------------------------------------------------
 
 
-def hypervolume(rows: Sequence[Shipped]) -> float:
-    """Area in ms x points that the networks dominate, up to the reference point.
+def hypervolume(rows: Sequence[Shipped], *, octaves: bool = False) -> float:
+    """Area that the networks dominate, up to the reference point, which they share.
 
-    Networks at or beyond the reference point, which they share, add nothing; no network is 0.
+    Networks at or beyond the reference point add nothing; no network is 0.
+
+    Args:
+        rows: of one arm and seed.
+        octaves: in octaves of latency x points; else in ms x points.
     """
     if not rows:
         return 0.0
     accuracy = np.array([row.accuracy_percent for row in rows])
-    latency_ms = np.array([row.latency_ms for row in rows])
-    return dominated(accuracy, latency_ms, rows[0].chance_percent, rows[0].reference_ms)
+    latency = np.array([row.latency_ms for row in rows])
+    reference = rows[0].reference_ms
+    if octaves:
+        latency, reference = np.log2(latency), math.log2(reference)
+    return dominated(accuracy, latency, rows[0].chance_percent, reference)
 
 
 def counted(rows: Sequence[Shipped]) -> list[Shipped]:
@@ -125,14 +174,18 @@ def int8_above(rows: Sequence[Shipped]) -> float | None:
 
 
 def summary(rows: Sequence[Shipped]) -> list[Row]:
-    """One row for each arm, medians and quartiles over seeds."""
+    """One row for each arm, medians and quartiles over the seeds that were timed together."""
     by_arm: dict[str, dict[int, list[Shipped]]] = {}
     for row in rows:
-        by_arm.setdefault(row.arm, {}).setdefault(row.seed, []).append(row)
-    areas = {
-        arm: {seed: hypervolume(counted(own)) for seed, own in seeds.items()}
-        for arm, seeds in by_arm.items()
-    }
+        if not untimed_files(rows, row.seed):
+            by_arm.setdefault(row.arm, {}).setdefault(row.seed, []).append(row)
+    areas, octaves = (
+        {
+            arm: {seed: hypervolume(counted(own), octaves=log) for seed, own in seeds.items()}
+            for arm, seeds in by_arm.items()
+        }
+        for log in (False, True)
+    )
     table: list[Row] = []
     for arm, seeds in by_arm.items():
         first = [own[0] for own in seeds.values()]
@@ -145,6 +198,9 @@ def summary(rows: Sequence[Shipped]) -> list[Row]:
                 "hypervolume": spread(list(areas[arm].values())),
                 "over_sequential": _ratio(areas, arm, "sequential"),
                 "over_tpe": _ratio(areas, arm, "tpe"),
+                "octaves": spread(list(octaves[arm].values())),
+                "octaves_over_sequential": _ratio(octaves, arm, "sequential"),
+                "octaves_over_tpe": _ratio(octaves, arm, "tpe"),
                 "searched_hypervolume": spread(
                     [hypervolume([r for r in o if r.kind == "trial"]) for o in seeds.values()]
                 ),
@@ -162,7 +218,9 @@ def summary(rows: Sequence[Shipped]) -> list[Row]:
     return table
 
 
-def timing_spread_percent(rows: Sequence[Shipped]) -> list[float]:
+def timing_spread_percent(
+    rows: Sequence[Shipped], timed_by: Literal["latency_ms", "run_ms"] = "latency_ms"
+) -> list[float]:
     """How far the latencies of the same baseline lie apart over the runs of a seed.
 
     They differ in weights only, which cost no time: what differs is what the machine did. One
@@ -171,7 +229,7 @@ def timing_spread_percent(rows: Sequence[Shipped]) -> list[float]:
     timed: dict[tuple[int, str, str], list[float]] = {}
     for row in rows:
         if row.kind in {"dense-fp32", "uniform-int8"}:
-            timed.setdefault((row.seed, row.kind, row.backbone), []).append(row.latency_ms)
+            timed.setdefault((row.seed, row.kind, row.backbone), []).append(getattr(row, timed_by))
     return [100 * (max(all_ms) / min(all_ms) - 1) for all_ms in timed.values() if len(all_ms) > 1]
 
 

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import end_to_end
 import pytest
@@ -13,9 +14,13 @@ from end_to_end_rows import (
     int8_above,
     read_rows,
     summary,
+    timed_together,
     timing_spread_percent,
     unfinished,
+    untimed_files,
 )
+
+from hwsearch.hardware.measure.places import LocalPlace
 
 
 def row(
@@ -27,9 +32,9 @@ def row(
     kind: str = "trial",
 ) -> Shipped:
     return Shipped(
-        seed=seed, arm=arm, minutes=5.0, step=1, kind=kind, backbone="some",
-        latency_ms=latency_ms, accuracy_percent=accuracy_percent, reference_ms=2.0,
-        chance_percent=10.0, trials=9, trained=7, wall_s=200.0,
+        seed=seed, arm=arm, minutes=5.0, step=1, kind=kind, backbone="some", file="",
+        run_ms=latency_ms, latency_ms=latency_ms, accuracy_percent=accuracy_percent,
+        reference_ms=2.0, chance_percent=10.0, trials=9, trained=7, wall_s=200.0,
         final_s=80.0, ship_s=20.0, overhead_s=4.0,
     )  # fmt: skip
 
@@ -54,6 +59,45 @@ def test_hypervolume_takes_nothing_from_beyond_the_reference() -> None:
     assert hypervolume([row(2.0, 99.0), row(1.0, 9.0), row(3.0, 99.0)]) == 0
     assert hypervolume([row(1.0, 50.0), row(2.5, 99.0), row(1.2, 40.0)]) == pytest.approx(40)
     assert hypervolume([]) == hypervolume([row(math.inf, 0.0, kind="none")]) == 0
+
+
+def test_octaves_count_a_halving_alike_wherever_it_starts() -> None:
+    assert hypervolume([row(1.0, 50.0)], octaves=True) == pytest.approx(1 * 40)
+    assert hypervolume([row(0.25, 50.0)], octaves=True) == pytest.approx(3 * 40)
+    none = [row(math.inf, 0.0, kind="none")]
+    assert hypervolume(none, octaves=True) == hypervolume([row(2.5, 99.0)], octaves=True) == 0
+
+
+def test_files_of_a_seed_are_timed_together_until_all_are() -> None:
+    timed = replace(row(3.0), file="a/model.onnx")
+    fresh = replace(row(math.nan), file="b/model.onnx", run_ms=1.1)
+    other = replace(row(math.nan, seed=1), file="c/model.onnx")
+    nothing = row(math.inf, 0.0, kind="none")
+    rows = [timed, fresh, other, nothing]
+    assert untimed_files(rows, 0) == ["a/model.onnx", "b/model.onnx"]
+    found = timed_together(rows, 0, {"a/model.onnx": 3.1, "b/model.onnx": 1.0})
+    assert [one.latency_ms for one in found[:2]] == [3.1, 1.0]
+    assert found[1].run_ms == 1.1
+    assert found[2:] == [other, nothing]
+    assert untimed_files(found, 0) == []
+    with pytest.raises(KeyError, match="c/model"):
+        timed_together(rows, 1, {})
+
+
+def test_reference_is_the_slowest_dense_backbone_as_timed_together() -> None:
+    copies = [
+        replace(row(math.nan, kind="dense-fp32", arm=arm), file=arm) for arm in ("tpe", "a", "b")
+    ]
+    small = replace(row(math.nan, kind="dense-fp32"), backbone="small", file="small")
+    rows = [*copies, small, row(seed=1)]
+    found = timed_together(rows, 0, {"tpe": 1.0, "a": 1.2, "b": 9.0, "small": 0.5})
+    assert [one.reference_ms for one in found] == [1.2] * 4 + [2.0]
+
+
+def test_summary_leaves_out_seeds_that_are_still_to_be_timed() -> None:
+    waiting = replace(row(math.nan, seed=1), file="a/model.onnx")
+    [only] = summary([row(1.0, 54.0), waiting])
+    assert only["seeds"] == 1
 
 
 @pytest.mark.parametrize(("arm", "kept"), [("prune-only", 1), ("backbone-only", 1), ("tpe", 2)])
@@ -101,15 +145,30 @@ def test_second_start_runs_only_what_is_missing(
 
     def run_arm(arm: str, setting: int) -> list[Shipped]:
         ran.append((setting, arm))
-        return [row(arm=arm, seed=setting)]
+        return [replace(row(math.nan, arm=arm, seed=setting), file=f"{arm}{setting}")]
 
     monkeypatch.setattr(end_to_end, "prepare", lambda *given, known_ms: given[4])
     monkeypatch.setattr(end_to_end, "run_arm", run_arm)
+    files = []
+
+    def measure(given: dict[str, Path], place: LocalPlace) -> object:
+        files.append(sorted(str(path) for path in given.values()))
+        nets = [SimpleNamespace(name=name, latency_ms=1.5) for name in given]
+        return SimpleNamespace(nets=nets)
+
+    monkeypatch.setattr(end_to_end, "measure", measure)
     for seeds, arms in (("1", "tpe"), ("2", "tpe,sequential")):
-        given = ["end_to_end.py", "digits", "--seeds", seeds, "--arms", arms, "--out", str(out)]
+        given = ["end_to_end.py", "digits", "--seeds", seeds, "--arms", arms]
+        given += ["--out", str(out), "--work", "runs"]
         monkeypatch.setattr("sys.argv", given)
         end_to_end.main()
     assert ran == [(0, "tpe"), (0, "sequential"), (1, "tpe"), (1, "sequential")]
+    assert files == [
+        ["runs/tpe0"],
+        ["runs/sequential0", "runs/tpe0"],
+        ["runs/sequential1", "runs/tpe1"],
+    ]
+    assert {one.latency_ms for one in read_rows(out)} == {1.5}
     assert "| sequential | 2 |" in capsys.readouterr().out
 
 
@@ -158,6 +217,8 @@ def test_timing_spread_compares_the_same_baseline_of_a_seed() -> None:
         row(9.0, arm="sequential"),
     ]
     assert timing_spread_percent(rows) == [pytest.approx(10)]
+    apart = [replace(one, run_ms=one.seed + index) for index, one in enumerate(rows, start=1)]
+    assert timing_spread_percent(apart, "run_ms") == [pytest.approx(100)]
     assert timing_spread_percent([]) == []
 
 
@@ -169,5 +230,7 @@ def test_arms_ship_networks_with_real_training(tmp_path: Path) -> None:
     for arm in ("sequential", "prune-only"):
         rows = end_to_end.run_arm(arm, setting)
         assert {one.arm for one in rows} == {arm}
-        assert hypervolume(counted(rows)) > 0
+        assert all((tmp_path / one.file).is_file() and one.run_ms > 0 for one in rows)
+        timed = timed_together(rows, 0, {one.file: one.run_ms for one in rows})
+        assert hypervolume(counted(timed)) > 0
         assert all(0 <= one.overhead_s < one.wall_s for one in rows)
