@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("pictures", help="as --data of a run")
     parser.add_argument("--minutes", type=float, default=20.0, help="of each arm")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="to share the seeds out")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--space", default="tiny")
     parser.add_argument("--backbones", default="test_resnet,test_efficientnet,resnet10t")
@@ -145,7 +146,7 @@ def main() -> None:
         / f"search_end-to-end_{conditions}_{date.today().isoformat()}.csv"
     )  # fmt: skip
     backbones = tuple(given.backbones.split(","))
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         missing = unfinished(read_rows(out), seed, arms)
         if missing:
             setting = prepare(
