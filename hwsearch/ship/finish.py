@@ -7,6 +7,7 @@ from pathlib import Path
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import HostError, RunError, RunInterrupted
 from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
+from hwsearch.hardware.measure.protocol import reach
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import FrontFile, read_front
@@ -18,6 +19,7 @@ from hwsearch.ship.export import (
     forget,
 )
 from hwsearch.ship.run_folder import OpenedRun, chosen, offered_models, open_run
+from hwsearch.ship.runtimes import timed_by
 from hwsearch.ship.verify import (
     THREADS,
     model_of_log,
@@ -108,6 +110,9 @@ def verify_run(
     place = None if on is None else parse_place(on, python=python, ssh_options=tuple(ssh_options))
     with locked(_checked(folder)):
         run = open_run(folder)
+        if place is not None:
+            watcher.phase(f"reaching {place.name}")
+            reach(place, runtime=timed_by(run.family), threads=threads)
         where = place or _own_place(run)
         front = _shipped(run, run.pictures(), where, threads, watcher, give_up=True)
     _tell(run, front, watcher)

@@ -44,6 +44,10 @@ class FakeMeasure:
     def __init__(self, latencies_ms: Mapping[str, float], noise: float = 0.5) -> None:
         self.latencies_ms, self.noise = latencies_ms, noise
         self.calls: list[dict[str, Any]] = []
+        self.reached: list[tuple[str, str | None]] = []
+
+    def reach(self, place: Place, *, runtime: str | None, threads: int) -> None:
+        self.reached.append((place.name, runtime))
 
     def __call__(self, files: Mapping[str, Path], place: Place, **options: object) -> MeasureReport:
         self.calls.append({"place": place.name, "files": list(files), **options})
@@ -67,6 +71,7 @@ class FakeMeasure:
 def measured(monkeypatch: pytest.MonkeyPatch) -> FakeMeasure:
     fake = FakeMeasure(dict(zip(KEYS, (1.0, 2.0, 4.0, 3.0), strict=True)))
     monkeypatch.setattr(verify, "measure", fake)
+    monkeypatch.setattr(finish, "reach", fake.reach)
     return fake
 
 
@@ -267,6 +272,7 @@ def test_times_for_tensorrt_are_taken_by_trtexec(
     verify_run(jetson_run, Remembers(), on="ssh://me@board", threads=1)
     [asked] = measured.calls
     assert (asked["place"], asked["runtime"]) == ("ssh://me@board", "trtexec")
+    assert measured.reached == [("ssh://me@board", "trtexec")]
     assert asked["precisions"] == ("int8", "fp16", "typed")
 
 
@@ -283,6 +289,7 @@ def test_verify_when_the_place_fails_leaves_the_front_as_it_was(
         raise HostError("ssh://me@board: it accepts none of the keys")
 
     monkeypatch.setattr(verify, "measure", fails)
+    monkeypatch.setattr(finish, "reach", lambda place, **_: None)
     ship_run(jetson_run, pictures, Remembers())
     before = front_of(jetson_run)
     with pytest.raises(HostError, match="accepts none of the keys"):

@@ -58,8 +58,9 @@ def verified(folder: Path, server: Server, watcher: Remembers, **options: Any) -
 def refusal(folder: Path, server: Server, **options: Any) -> str:  # noqa: ANN401
     """The one line that a verification ends with; the front is as it was."""
     before = (folder / "front.json").read_bytes()
+    watcher = options.pop("watcher", Remembers())
     with pytest.raises(HostError) as caught:
-        verified(folder, server, Remembers(), **options)
+        verified(folder, server, watcher, **options)
     message = str(caught.value)
     assert caught.value.exit_code == 3
     assert message.startswith(f"{server.place.name}: ")
@@ -89,10 +90,13 @@ def test_verify_when_the_key_is_missing_says_so(
     host_run: Path, server: Server, tmp_path: Path
 ) -> None:
     options = server.options(key=make_key(tmp_path / "other"))
-    message = refusal(host_run, server, ssh_options=options)
+    watcher = Remembers()
+    message = refusal(host_run, server, ssh_options=options, watcher=watcher)
     assert message.endswith(
         "it accepts none of the keys; set one up with ssh-copy-id and try ssh by hand"
     )
+    # Before any file is scored, which may take minutes.
+    assert watcher.phases == [f"reaching {server.place.name}"]
 
 
 def test_verify_when_the_host_key_changed_says_so(

@@ -249,6 +249,41 @@ def measure(
     return measuring.report()
 
 
+def reach(place: Place, *, runtime: Runtime | None = None, threads: int = 1) -> None:
+    """Ask a place to answer, before anything long is done for it.
+
+    Args:
+        place: where nets are to be measured.
+        runtime: None takes what the place has by default.
+        threads: see ``MeasureJob``.
+
+    Raises:
+        HostError: it cannot be reached, or lacks what its runtime needs.
+    """
+    _answer(place, MeasureJob(runtime=runtime or place.default_runtime, threads=threads))
+
+
+def _answer(place: Place, job: MeasureJob) -> Event:
+    """What a place says of itself."""
+    found: Event = {}
+    with contextlib.closing(place.run(_payload(job, "probe", None), {})) as events:
+        for event in events:
+            if event["event"] == "start":
+                found = event
+    if not found:
+        raise HostError(
+            f"{place.name}: nothing answered; it must allow commands to be run over ssh"
+        )
+    return found
+
+
+def _payload(
+    job: MeasureJob, mode: Literal["probe", "measure"], time_limit_s: float | None
+) -> dict[str, object]:
+    limit = {"time_limit_s": time_limit_s}  # no condition of a result
+    return {**asdict(job), **limit, "mode": mode, "anchor": None}
+
+
 class _Measuring:
     """The state of one call of ``measure``."""
 
@@ -275,14 +310,7 @@ class _Measuring:
 
     def identify(self, hashes: Mapping[str, str]) -> None:
         """Ask the place what it is, and find what was measured there before."""
-        with contextlib.closing(self.place.run(self._payload("probe"), {})) as events:
-            for event in events:
-                if event["event"] == "start":
-                    self.start = event
-        if not self.start:
-            raise HostError(
-                f"{self.place.name}: nothing answered; it must allow commands to be run over ssh"
-            )
+        self.start = _answer(self.place, self.job)
         names = ("runtime_version", "device", "cpu", "power_mode")
         conditions = {
             **asdict(self.job),
@@ -305,7 +333,7 @@ class _Measuring:
         todo = {name: path for name, path in self.files.items() if name not in self.finished}
         if not todo:
             return
-        payload = {**self._payload("measure"), "anchor": self.anchor}
+        payload = {**_payload(self.job, "measure", self.time_limit_s), "anchor": self.anchor}
         if self.anchor not in todo:
             payload["only_anchor"] = [self.anchor]
             todo[self.anchor] = self.files[self.anchor]
@@ -413,10 +441,6 @@ class _Measuring:
             1.0, max(self.seen_rounds / rounds, (len(self.finished) - self.kept_nets) / todo)
         )
         return 1 - (1 - done) * todo / len(self.files)
-
-    def _payload(self, mode: Literal["probe", "measure"]) -> dict[str, object]:
-        limit = {"time_limit_s": self.time_limit_s}  # no condition of a result
-        return {**asdict(self.job), **limit, "mode": mode, "anchor": None}
 
     def _kept_hint(self) -> str:
         if self.kept.path is None:
