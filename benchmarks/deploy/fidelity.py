@@ -1,5 +1,6 @@
 """Does a file do what was searched? Exported networks against the ones that were trained.
 
+    pip install -e '.[openvino]'
     python benchmarks/deploy/fidelity.py FILE.csv
 
 Every family is fine-tuned on the digits as fp32, as uniform int8, with mixed bits, and pruned with

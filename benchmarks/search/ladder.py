@@ -35,6 +35,7 @@ from hwsearch.accuracy.ladder import CALIBRATION_BATCHES
 from hwsearch.accuracy.training import STATISTICS_BATCHES
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
+from hwsearch.study.finalists import Planned
 from hwsearch.study.finalize import finalize
 from hwsearch.study.pictures import load_pictures
 from hwsearch.study.preflight import Checked, check
@@ -137,9 +138,14 @@ def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
     for score in rungs(candidate, bench, Pace(), _silent):
         accuracies.append(score.accuracy)
         rungs_s.append(time.perf_counter() - start)
-    full = finalize((candidate,), {}, bench, on_phase=_silent, on_step=_silent, on_final=_silent)[
-        candidate.id
-    ]
+    full = finalize(
+        (Planned(candidate=candidate),),
+        {},
+        bench,
+        on_phase=_silent,
+        on_step=_silent,
+        on_final=_silent,
+    )[candidate.id]
     return Climb(
         backbone=candidate.backbone,
         free={"sensitivity": -lost, "MACs": float(macs)},

@@ -1,5 +1,6 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +25,8 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.admission import admission
-from hwsearch.study.finalize import (
-    FinalScore,
-    baseline_candidates,
-    best_first,
-    finalists,
-    finalization_s,
-    finalize,
-)
+from hwsearch.study.finalists import baseline_candidates, finalists, plan
+from hwsearch.study.finalize import FinalScore, finalization_s, finalize
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import SHIPPING, write_front, write_model, write_run, write_trials
@@ -49,6 +44,10 @@ from hwsearch.study.workbench import Workbench
 _ANCHOR_SHARE: Final = 5
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
+#: Of the time that a limit leaves when the search begins, at most so much is kept for full
+#: fine-tuning and what follows: of ten minutes on one core with three backbones, nine tenths went
+#: there, and three trials were all of the search.
+_FINAL_SHARE: Final = 0.5
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 
@@ -123,6 +122,7 @@ class Run:
                 return False
             self._store.set_recalibration(known)
             self._open_store()  # what a sampler has priced is out of date
+            self._searched_from_s = self._spent_s()
             with self._interruptible():
                 return self._search_on()
 
@@ -166,13 +166,17 @@ class Run:
             )
         planned = settings.trial_count or settings.space.trials
         self._store.enqueue(anchors(settings.space)[: planned // _ANCHOR_SHARE])
+        self._searched_from_s = self._spent_s()
         self._search()
         records = self._records()
         chosen = finalists(records, bench)
         if not chosen:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
             return self._nothing_fits(empty_front(bench, least, records), text)
-        return self._finalize_and_report(records, chosen)
+        self._finalize_and_report(records, chosen)
+        while self.has_time and self._search_on():
+            pass
+        return read_front(self.folder)
 
     def _search_on(self) -> bool:
         self._search()
@@ -291,8 +295,6 @@ class Run:
     def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, FrontFile, list[str]]:
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
-        base = [candidate for _, candidate in baselines]
-        best, *others = best_first(chosen)
         trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
         folders = {
             **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
@@ -308,16 +310,16 @@ class Run:
 
         done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
         finals = finalize(
-            [best, *base, *others],
+            plan(chosen, [candidate for _, candidate in baselines], bench),
             done,
             bench,
-            needed={best.id, *(candidate.id for candidate in base)},
             left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
             on_phase=self.watcher.phase,
             on_step=self.watcher.step,
             on_final=keep,
         )
         tuned = [r for r in chosen if r.candidate is not None and r.candidate.id in finals]
+        baselines = [(label, one) for label, one in baselines if one.id in finals]
         front, searched, dropped = make_front(bench, tuned, baselines, finals, folders)
         late = [str(record.trial) for record in chosen if record not in tuned]
         if not late:
@@ -364,7 +366,10 @@ class Run:
         return left + self._finalization_s(records)
 
     def _finalization_s(self, records: Sequence[Record]) -> float:
-        return finalization_s(records, self._bench, self._store.finals())
+        room_s = math.inf
+        if self.checked.settings.time_limit_s is not None:
+            room_s = _FINAL_SHARE * (self.checked.settings.time_limit_s - self._searched_from_s)
+        return finalization_s(records, self._bench, self._store.finals(), room_s)
 
     def _limit_left_s(self) -> float:
         assert self.checked.settings.time_limit_s is not None

@@ -4,6 +4,7 @@ The score is taken on held-out data that no decision of the search has looked at
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -14,12 +15,17 @@ from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate, canonical_json
-from hwsearch.space.knobs import Knobs
-from hwsearch.study.front import non_dominated
+from hwsearch.study.finalists import (
+    MOST_FINALISTS,
+    Planned,
+    baseline_candidates,
+    by_gain,
+    finalists,
+)
 from hwsearch.study.records import Record
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.trial import FINE_TUNING_RATE
-from hwsearch.study.workbench import BASELINES, Workbench
+from hwsearch.study.workbench import Workbench
 
 #: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
 #: was overrun by 15 s of 230 s without it.
@@ -37,10 +43,6 @@ _TIMED_RUNS: Final = 240
 _RECENT: Final = 3
 #: A phase of its own, since an exported file is scored on the same pictures once more.
 _SCORING: Final = "held-out scoring"
-
-#: Scores of the search are short and noisy, so more than its own front is taken, within reason.
-_LEAST = 8
-MOST_FINALISTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,47 +77,13 @@ class FinalScore:
         )
 
 
-def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
-    """The completed trials that may be on the front: its layers from the outside in.
-
-    At least 8 (if there are as many) and at most 10, evenly spaced by cost when a layer has more.
-    """
-    left = [record for record in records if record.state == "completed"]
-    chosen: list[Record] = []
-    while left and len(chosen) < _LEAST:
-        layer = [left[at] for at in non_dominated([_point(record, bench) for record in left])]
-        room = MOST_FINALISTS - len(chosen)
-        ordered = sorted(layer, key=lambda record: (_point(record, bench)[1:], record.trial))
-        chosen += _spaced(ordered, room)
-        taken = {record.trial for record in layer}
-        left = [record for record in left if record.trial not in taken]
-    return sorted(chosen, key=lambda record: record.trial)
-
-
-def best_first(records: Sequence[Record]) -> list[Candidate]:
-    """The networks of trained records, the most accurate first; ties by trial."""
-    ordered = sorted(records, key=lambda record: (-(record.accuracy or 0.0), record.trial))
-    return [record.candidate for record in ordered if record.candidate is not None]
-
-
-def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:
-    """Dense fp32 and uniform int8 of each backbone among the finalists.
-
-    At the input size that the finalists of that backbone use most (the smaller on a tie).
-    """
-    found = []
-    for name in dict.fromkeys(record.knobs.backbone for record in chosen):
-        sizes = [record.knobs.input_px for record in chosen if record.knobs.backbone == name]
-        px = min(set(sizes), key=lambda size: (-sizes.count(size), size))
-        for label, bits in BASELINES:
-            found.append((label, bench.baseline(Knobs(backbone=name, input_px=px), bits)))
-    return found
-
-
 def finalization_s(
-    records: Sequence[Record], bench: Workbench, done: Collection[str] = ()
+    records: Sequence[Record],
+    bench: Workbench,
+    done: Collection[str] = (),
+    room_s: float = math.inf,
 ) -> float:
-    """Seconds that finalization, export and verification will take if the search ends now.
+    """Seconds to keep for finalization, export and verification if the search ends now.
 
     From what the trials so far took: the time of an optimizer step is multiplied by the steps of
     full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
@@ -126,10 +94,13 @@ def finalization_s(
         records: of all trials so far.
         bench: of the run.
         done: ids of networks that were finalized before; they are only verified again.
+        room_s: no more than this is kept, but for what is needed: the most accurate finalist and
+            the baselines of its backbone.
     """
     chosen = finalists(records, bench)
     if not chosen:
         return 0.0
+    best = by_gain(chosen, bench)[0]
     whole = [_network_s(record, record.candidate, 1.0, bench) for record in chosen]
     times = [
         _verified_s(record, bench)
@@ -137,6 +108,7 @@ def finalization_s(
         else seconds
         for record, seconds in zip(chosen, whole, strict=True)
     ]
+    needed_s = times[chosen.index(best)]
     if done or len(chosen) < MOST_FINALISTS:
         times.append(max(whole))
     completed = [record for record in records if record.state == "completed"]
@@ -149,7 +121,10 @@ def finalization_s(
             if candidate.id in done
             else _network_s(largest, candidate, max(1.0, factor), bench)
         )
-    return _SHIP_START_S + _MARGIN * sum(times)
+        if candidate.backbone == best.knobs.backbone:
+            needed_s += times[-1]
+    every_s, least_s = (_SHIP_START_S + _MARGIN * seconds for seconds in (sum(times), needed_s))
+    return max(least_s, min(every_s, room_s))
 
 
 def _network_s(
@@ -210,11 +185,10 @@ def _macs(record: Record) -> int:
 
 
 def finalize(
-    candidates: Sequence[Candidate],
+    planned: Sequence[Planned],
     done: Mapping[str, FinalScore],
     bench: Workbench,
     *,
-    needed: Collection[str] = (),
     left_s: Callable[[], float] | None = None,
     on_phase: Callable[[str], None],
     on_step: Callable[[int, int], None],
@@ -222,13 +196,10 @@ def finalize(
 ) -> dict[str, FinalScore]:
     """Fine-tune and score every candidate once, as far as there is time.
 
-    Time was kept back for all of them; a machine that has become slower since may not be done.
-
     Args:
-        candidates: finalists and baselines, the first ones first; equal ones are trained once.
+        planned: finalists and baselines, the first ones first; equal ones are trained once.
         done: finished earlier (a resumed run); these are not trained again.
         bench: of the run.
-        needed: ids of those that are trained however long it takes.
         left_s: seconds that are left, export and verification included; None if all there are.
         on_phase: is told which network is next.
         on_step: is called with each optimizer step.
@@ -238,19 +209,26 @@ def finalize(
         The result of each candidate by id, less those that there was no time for.
     """
     finals = dict(done)
-    wanted = {candidate.id: candidate for candidate in candidates}
-    missing = [candidate for key, candidate in wanted.items() if key not in finals]
+    wanted: dict[str, Planned] = {}
+    for one in planned:
+        wanted.setdefault(one.candidate.id, one)
+    missing = [one for key, one in wanted.items() if key not in finals]
     trained_s: list[float] = []
+    incomplete: set[str] = set()
 
     def file_s(candidate: Candidate) -> float:
         return _ship_s(bench.price(candidate).latency_ms.value, bench)
 
     files_s = sum(file_s(final.candidate) for final in done.values())
-    for position, candidate in enumerate(missing, start=1):
-        if left_s is not None and trained_s and candidate.id not in needed:
+    for position, one in enumerate(missing, start=1):
+        candidate = one.candidate
+        if left_s is not None and trained_s and not one.needed:
             scoring_s = bench.wall_s[_SCORING] / len(trained_s)
             ship_s = _SHIP_START_S + (len(finals) + 1) * scoring_s + files_s + file_s(candidate)
-            if left_s() < max(trained_s[-_RECENT:]) + ship_s:
+            late = left_s() < max(trained_s[-_RECENT:]) + ship_s
+            if late and one.baseline:
+                incomplete.add(candidate.backbone)
+            if late or candidate.backbone in incomplete:
                 continue
         on_phase(
             f"fine-tuning {position} of {len(missing)}: {candidate.backbone} at "
@@ -290,18 +268,3 @@ def _final(
     )
     on_final(final, model)
     return final
-
-
-def _point(record: Record, bench: Workbench) -> tuple[float, ...]:
-    assert record.cost is not None
-    assert record.accuracy is not None
-    return (1.0 - record.accuracy, *bench.values(record.cost))
-
-
-def _spaced(ordered: list[Record], room: int) -> list[Record]:
-    """At most ``room`` of a list, both ends included, evenly spaced."""
-    if len(ordered) <= room:
-        return ordered
-    if room == 1:
-        return [ordered[-1]]
-    return [ordered[round(at * (len(ordered) - 1) / (room - 1))] for at in range(room)]

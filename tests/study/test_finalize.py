@@ -3,64 +3,21 @@ from pathlib import Path
 
 import pytest
 from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
-from tiny_network import OWN
 from torch import nn
 
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.nets.quantize import quantized_outputs
-from hwsearch.study.finalize import (
-    FinalScore,
-    baseline_candidates,
-    finalists,
-    finalization_s,
-    finalize,
-)
+from hwsearch.study.finalists import Planned, baseline_candidates, finalists
+from hwsearch.study.finalize import FinalScore, finalization_s, finalize
 from hwsearch.study.records import Record
 from hwsearch.study.workbench import Workbench
-
-
-def point(trial: int, right: int, latency_ms: float, *, state: str = "completed") -> Record:
-    scores = (Score(correct=right, total=100),)
-    cost = make_cost(latency_ms)
-    return make_record(trial, state, scores=scores, cost=cost)  # type: ignore[arg-type]
 
 
 def test_final_when_written_and_read() -> None:
     score = Score(correct=1, total=3)
     final = FinalScore(candidate=make_candidate(), validation=score, held_out=score, train_s=1.5)
     assert FinalScore.from_json(final.to_json()) == final
-
-
-def test_finalists_when_the_front_is_small_adds_the_next_layers() -> None:
-    front = [point(n, 50 + n, 1.0 + n) for n in range(3)]
-    behind = [point(10 + n, 40 + n, 1.0 + n) for n in range(3)]
-    far = [point(20 + n, 10 + n, 1.0 + n) for n in range(3)]
-    last = [point(30 + n, 1 + n, 1.0 + n) for n in range(3)]
-    chosen = finalists([*last, *far, *behind, *front], make_bench())
-    assert [record.trial for record in chosen] == [0, 1, 2, 10, 11, 12, 20, 21, 22]
-
-
-def test_finalists_when_the_front_is_long_keeps_both_ends() -> None:
-    chosen = finalists([point(n, 10 + n, 1.0 + n) for n in range(30)], make_bench())
-    assert len(chosen) == 10
-    assert (chosen[0].trial, chosen[-1].trial) == (0, 29)
-
-
-def test_finalists_when_trials_did_not_complete() -> None:
-    states = ("stopped", "duplicate", "over_budget", "failed")
-    records = [point(n, 90, 0.1, state=state) for n, state in enumerate(states)]
-    assert finalists(records, make_bench()) == []
-    assert [r.trial for r in finalists([*records, point(9, 1, 9.0)], make_bench())] == [9]
-
-
-def test_baselines_when_sizes_tie_take_the_smaller() -> None:
-    records = [make_record(n, knobs=make_knobs(input_px=px)) for n, px in enumerate((24, 16))]
-    found = baseline_candidates(records, make_bench())
-    assert [(label, c.backbone, c.input_px) for label, c in found] == [
-        ("dense-fp32", OWN, 16),
-        ("uniform-int8", OWN, 16),
-    ]
 
 
 def test_finalize_when_some_are_done_trains_the_others_once(
@@ -79,7 +36,7 @@ def test_finalize_when_some_are_done_trains_the_others_once(
         rounds.append(bool(quantized_outputs(model)))
 
     finals = finalize(
-        [dense, int8, int8],
+        [Planned(candidate=one) for one in (dense, int8, int8)],
         {dense.id: done},
         bench,
         on_phase=lambda _: None,
@@ -108,8 +65,8 @@ def test_finalize_when_time_is_short_trains_what_is_needed(
         for name, bits in (("dense", FP32), ("half", FP16), ("int8", INT8))
     }
     finals = finalize(
-        list(wanted.values()), {}, bench,
-        needed={wanted["int8"].id},
+        [Planned(candidate=one, needed=name == "int8") for name, one in wanted.items()],
+        {}, bench,
         left_s=None if left_s is None else lambda: left_s,
         on_phase=lambda _: None,
         on_step=lambda _done, _total: None,
@@ -117,6 +74,29 @@ def test_finalize_when_time_is_short_trains_what_is_needed(
     )  # fmt: skip
     # The first one tells how long a network takes.
     assert set(finals) == {wanted[name].id for name in trained or wanted}
+
+
+def test_finalize_when_baselines_come_too_late_leaves_their_backbone_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    bench = make_bench()
+    first, base, later = (bench.baseline(make_knobs(), bits) for bits in (FP32, FP16, INT8))
+    left = iter((0.0, 1e6))
+    finals = finalize(
+        [
+            Planned(candidate=first),
+            Planned(candidate=base, needed=False, baseline=True),
+            Planned(candidate=later, needed=False),
+        ],
+        {},
+        bench,
+        left_s=lambda: next(left),
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+        on_final=lambda _final, _model: None,
+    )
+    assert set(finals) == {first.id}
 
 
 def timed(
@@ -165,6 +145,16 @@ def test_time_kept_back_when_steps_were_not_timed_takes_all_as_steps() -> None:
     bench = make_bench()
     found = finalization_s([timed(0, bench, step_s=None, train_s=0.8)], bench)
     assert found == pytest.approx(4.0 + 1.15 * 4 * (0.8 * 15 / 2 + 0.5))
+
+
+def test_time_kept_back_is_bounded_but_for_what_is_needed() -> None:
+    bench = make_bench()
+    records = [timed(n, bench, step_s=0.1, score_s=0.2, train_s=1.1) for n in range(3)]
+    one = finalization_s(records[:1], bench) - 4.0  # it, two baselines and one more
+    every, needed = 4.0 + one / 4 * 6, 4.0 + one / 4 * 3
+    assert finalization_s(records, bench) == pytest.approx(every)
+    for room_s, kept_s in ((0.0, needed), (needed + 0.5, needed + 0.5), (every + 1, every)):
+        assert finalization_s(records, bench, room_s=room_s) == pytest.approx(kept_s)
 
 
 def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:

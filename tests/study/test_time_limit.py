@@ -15,7 +15,8 @@ from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
 from hwsearch.study import coordinator, finalize, trial, workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.finalize import finalists, finalization_s
+from hwsearch.study.finalists import finalists
+from hwsearch.study.finalize import finalization_s
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
 

@@ -1,0 +1,127 @@
+"""Which networks are fine-tuned fully after the search, and in which order."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwsearch.space.candidate import Candidate
+from hwsearch.space.knobs import Knobs
+from hwsearch.study.front import non_dominated
+from hwsearch.study.records import Record
+from hwsearch.study.workbench import BASELINES, Workbench
+
+#: Scores of the search are short and noisy, so more than its own front is taken, within reason.
+_LEAST = 8
+MOST_FINALISTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A network that is to be fine-tuned fully.
+
+    Attributes:
+        needed: however little time is left.
+        baseline: the other networks of its backbone are not offered without it.
+    """
+
+    candidate: Candidate
+    needed: bool = True
+    baseline: bool = False
+
+
+def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
+    """The completed trials that may be on the front: its layers from the outside in.
+
+    At least 8 (if there are as many) and at most 10, evenly spaced by cost when a layer has more.
+    """
+    left = [record for record in records if record.state == "completed"]
+    chosen: list[Record] = []
+    while left and len(chosen) < _LEAST:
+        layer = [left[at] for at in non_dominated([_point(record, bench) for record in left])]
+        room = MOST_FINALISTS - len(chosen)
+        ordered = sorted(layer, key=lambda record: (_point(record, bench)[1:], record.trial))
+        chosen += _spaced(ordered, room)
+        taken = {record.trial for record in layer}
+        left = [record for record in left if record.trial not in taken]
+    return sorted(chosen, key=lambda record: record.trial)
+
+
+def by_gain(records: Sequence[Record], bench: Workbench) -> list[Record]:
+    """Completed trials, each the one that adds the most to the front of those before it.
+
+    The most accurate comes first. What one adds is area above guessing, over the logarithm of the
+    first cost that the search brings down; ties go to the more accurate, then the earlier trial.
+    """
+    guessing = 1 / len(bench.data.class_names)
+    points = {}
+    for record in records:
+        error, cost, *_ = _point(record, bench)
+        points[record.trial] = (math.log(cost), max(0.0, 1.0 - error - guessing))
+    highest = max((cost for cost, _ in points.values()), default=0.0)
+    left = sorted(records, key=lambda record: (-points[record.trial][1], record.trial))
+    ordered = left[:1]
+    left = left[1:]
+    while left:
+        taken = [points[record.trial] for record in ordered]
+        areas = [round(_area([*taken, points[record.trial]], highest), 9) for record in left]
+        ordered.append(left.pop(areas.index(max(areas))))
+    return ordered
+
+
+def plan(
+    chosen: Sequence[Record], baselines: Sequence[Candidate], bench: Workbench
+) -> list[Planned]:
+    """The order of full fine-tuning, so that wherever it ends the best of it was done.
+
+    The most accurate finalist and its baselines are needed; then finalists by what they add, each
+    behind the baselines of its backbone.
+    """
+    ordered = [record.candidate for record in by_gain(chosen, bench)]
+    planned: list[Planned] = []
+    for at, candidate in enumerate(one for one in ordered if one is not None):
+        own = [one for one in baselines if one.backbone == candidate.backbone]
+        ahead = [Planned(candidate=one, needed=at == 0, baseline=True) for one in own]
+        known = {one.candidate.id for one in planned}
+        new = [one for one in ahead if one.candidate.id not in known]
+        finalist = Planned(candidate=candidate, needed=at == 0)
+        planned += [finalist, *new] if at == 0 else [*new, finalist]
+    return planned
+
+
+def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:
+    """Dense fp32 and uniform int8 of each backbone among the finalists.
+
+    At the input size that the finalists of that backbone use most (the smaller on a tie).
+    """
+    found = []
+    for name in dict.fromkeys(record.knobs.backbone for record in chosen):
+        sizes = [record.knobs.input_px for record in chosen if record.knobs.backbone == name]
+        px = min(set(sizes), key=lambda size: (-sizes.count(size), size))
+        for label, bits in BASELINES:
+            found.append((label, bench.baseline(Knobs(backbone=name, input_px=px), bits)))
+    return found
+
+
+def _area(points: Sequence[tuple[float, float]], highest: float) -> float:
+    """Under the front of (cost, gain) points, up to the highest cost."""
+    area = best = 0.0
+    last = 0.0
+    for cost, gain in sorted(points):
+        area += best * (cost - last)
+        best, last = max(best, gain), cost
+    return area + best * (highest - last)
+
+
+def _point(record: Record, bench: Workbench) -> tuple[float, ...]:
+    assert record.cost is not None
+    assert record.accuracy is not None
+    return (1.0 - record.accuracy, *bench.values(record.cost))
+
+
+def _spaced(ordered: list[Record], room: int) -> list[Record]:
+    """At most ``room`` of a list, both ends included, evenly spaced."""
+    if len(ordered) <= room:
+        return ordered
+    if room == 1:
+        return [ordered[-1]]
+    return [ordered[round(at * (len(ordered) - 1) / (room - 1))] for at in range(room)]
