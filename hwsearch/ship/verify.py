@@ -14,6 +14,7 @@ from hwsearch.deploy.realised import differences, realised_bits, runtime_name
 from hwsearch.errors import HostError, NothingFitsError, RunError
 from hwsearch.hardware.cost import Prediction
 from hwsearch.hardware.measure.kept import content_hash
+from hwsearch.hardware.measure.machine_speed import measure_with_reference
 from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.protocol import (
     MeasureProgress,
@@ -113,20 +114,28 @@ def time_models(
             on_phase(f"timing on {place.name}: {done} of {at.total_nets} files done")
 
     on_phase(f"timing {len(files)} files on {place.name}")
-    report = measure(
-        files,
-        place,
-        threads=threads,
-        runtime=wanted,
-        precisions=_precisions(models) if wanted == "trtexec" else (),
-        on_progress=progress,
+    speed = None
+    if wanted == "trtexec":  # it takes its time to build an engine
+        report = measure(
+            files, place, threads=threads, runtime=wanted, precisions=_precisions(models),
+            on_progress=progress,
+        )  # fmt: skip
+    else:
+        report, speed = measure_with_reference(
+            measure, files, place, threads=threads, runtime=wanted, on_progress=progress
+        )
+    latencies = latencies_of(
+        report,
+        run.settings.confidence,
+        of_target=wanted is not None,
+        machine_sigma_log=0.0 if speed is None else speed.sigma_log,
     )
-    confidence = run.settings.confidence
-    latencies = latencies_of(report, confidence, of_target=wanted is not None)
     for model in models:
         if model.key in latencies:
             _add_latency(model.folder, latencies[model.key])
     warnings = [*report.warnings]
+    if speed is not None and 100 * speed.sigma_log > report.noise_floor_percent:
+        warnings.append(speed.told(place.name))
     if wanted is None:
         warnings.append(
             f"the times are those of ONNX Runtime; {run.searched.profile.runtime} reads no ONNX, "
@@ -244,7 +253,11 @@ def _verified(model: ShippedModel, score: Score | RefusedFile, pictures: int) ->
 
 
 def latencies_of(
-    report: MeasureReport, confidence: float, *, of_target: bool
+    report: MeasureReport,
+    confidence: float,
+    *,
+    of_target: bool,
+    machine_sigma_log: float = 0.0,
 ) -> dict[str, MeasuredLatency]:
     """Measured latencies by net, with the interval in which another measurement lies.
 
@@ -252,6 +265,7 @@ def latencies_of(
         report: of ``measure``.
         confidence: of the interval.
         of_target: whether they stand for the target.
+        machine_sigma_log: by which the machine itself varies from one measurement to another.
     """
     # The noise floor is the median difference of two halves, each of which is the least of half of
     # the rounds; for a normal distribution a difference of two has a median of 0.95 sigma.
@@ -259,7 +273,7 @@ def latencies_of(
     return {
         net.name: _measured(
             net.latency_ms,
-            max(sigma, _halves_sigma(net.round_latencies_ms)),
+            math.hypot(max(sigma, _halves_sigma(net.round_latencies_ms)), machine_sigma_log),
             confidence=confidence,
             place=report.place,
             runtime=f"{report.runtime} {report.runtime_version}",

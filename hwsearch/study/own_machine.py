@@ -12,8 +12,8 @@ from typing import Final
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.calibrate.make import write_network
-from hwsearch.errors import HostError
 from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.measure.machine_speed import measure_with_reference
 from hwsearch.hardware.measure.places import LocalPlace
 from hwsearch.hardware.measure.protocol import measure
 from hwsearch.hardware.recalibration import Recalibration, recalibrate
@@ -35,9 +35,7 @@ def recalibrated(bench: Workbench, on_phase: Callable[[str], None]) -> Recalibra
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
         networks, files = _written(bench, Path(folder), on_phase)
         on_phase(f"timing {len(files)} networks here, to hold the profile to them")
-        report = measure(files, LocalPlace(), time_limit_s=_TIME_LIMIT_S)
-    if not report.nets:
-        raise HostError(f"{report.place} ran none of them; the first: {report.refused[0].reason}")
+        report, _ = measure_with_reference(measure, files, LocalPlace(), time_limit_s=_TIME_LIMIT_S)
     predicted = bench.predictor.predict_all([networks[net.name] for net in report.nets])
     return recalibrate(
         [cost.latency_ms for cost in predicted],

@@ -22,6 +22,8 @@ from hwsearch.errors import (
     RunLockedError,
     UserError,
 )
+from hwsearch.files import cache_folder
+from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
 from hwsearch.report import stored
@@ -50,11 +52,13 @@ class FakeMeasure:
         self.reached.append((place.name, runtime))
 
     def __call__(self, files: Mapping[str, Path], place: Place, **options: object) -> MeasureReport:
-        self.calls.append({"place": place.name, "files": list(files), **options})
+        asked = [name for name in files if name != REFERENCE]
+        self.calls.append({"place": place.name, "files": asked, **options})
+        known = {REFERENCE: 1.0, **self.latencies_ms}
         nets = tuple(
             MeasuredNet(
-                name=name, latency_ms=self.latencies_ms[name], minimum_ms=self.latencies_ms[name],
-                round_latencies_ms=(self.latencies_ms[name], self.latencies_ms[name] * 1.001),
+                name=name, latency_ms=known[name], minimum_ms=known[name],
+                round_latencies_ms=(known[name], known[name] * 1.001),
             )
             for name in files
         )  # fmt: skip
@@ -65,6 +69,12 @@ class FakeMeasure:
             rounds=20, runs=5, date=datetime.date(2026, 11, 27), kept_nets=0,
             warnings=("the times are noisy",),
         )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def never_timed_before() -> None:
+    """The tests share a cache, but not what it knows of a machine."""
+    (cache_folder() / "machine_speed.jsonl").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -217,6 +227,26 @@ def test_verify_when_repeated_starts_from_what_was_searched(
     again = verify_run(host_run, Remembers(), on="host")
     assert again == front
     assert not any("measured 51.0 ms" in note for note in front.notes)
+
+
+def test_intervals_allow_for_a_machine_whose_speed_varies(
+    host_run: Path, measured: FakeMeasure
+) -> None:
+    def sigma() -> float:
+        latency = found(host_run, "trial_0003").latency_ms
+        assert latency is not None
+        assert math.log(latency.high / latency.low) == pytest.approx(
+            2 * 1.6449 * latency.sigma_log, rel=1e-3
+        )
+        return latency.sigma_log
+
+    verify_run(host_run, Remembers())
+    steady = sigma()
+    measured.latencies_ms = {**measured.latencies_ms, REFERENCE: 1.2}
+    watcher = Remembers()
+    verify_run(host_run, watcher)
+    assert sigma() == pytest.approx(math.hypot(steady, math.log(1.2)))
+    assert any("differs by 18.2 % between any two of 2 timings" in note for note in watcher.notes)
 
 
 def test_verify_when_files_are_missing_exports_them(host_run: Path, measured: FakeMeasure) -> None:

@@ -12,6 +12,7 @@ from tiny_network import OWN, make_data
 
 from hwsearch import api
 from hwsearch.errors import HostError, NothingFitsError
+from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
@@ -103,8 +104,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def measure(files: Mapping[str, Path], *_: Any, **__: Any) -> MeasureReport:
         for path in files.values():
             onnx.checker.check_model(onnx.load(path))
-        given.extend(files)
-        return report({name: FACTOR * predictor.latency_ms(networks[name]) for name in files})
+        asked = [name for name in files if name != REFERENCE]
+        given.extend(asked)
+        latencies = {name: FACTOR * predictor.latency_ms(networks[name]) for name in asked}
+        return report({**latencies, REFERENCE: 1.0})
 
     monkeypatch.setattr(own_machine, "_written", written)
     monkeypatch.setattr(own_machine, "measure", measure)
@@ -133,7 +136,7 @@ def test_networks_that_are_timed_are_dense_and_pruned_in_two_widths(timed: list[
 def test_a_machine_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = (RefusedNet(name="one", reason="no such operator"),)
     monkeypatch.setattr(own_machine, "measure", lambda *_, **__: report({}, refused))
-    with pytest.raises(HostError, match="ran none of them; the first: no such operator"):
+    with pytest.raises(HostError, match="runs none of them; the first: no such operator"):
         recalibrated(bench(), lambda _: None)
 
 
