@@ -13,8 +13,9 @@ arm              what it may do
 ===============  =================================================================================
 known-cost       all levers; the project's sampler
 tpe              all levers; Optuna's multivariate TPE over the same nine knobs
-sequential       a third of the time each: backbones; pruning of the most accurate one; bits of the
-                 pruned network with the largest area of its own. What a step leaves goes on
+sequential       the most accurate backbone, which its base network tells; half of the time for its
+                 pruning; the rest for bits of the pruned network with the largest area of its own,
+                 with as much more as the baselines took, which are trained twice
 prune-only       pruning of the backbone with the most accurate base network, in fp32
 bits-only        bits of that backbone, dense
 backbone-only    backbones, dense, in fp32
@@ -256,25 +257,28 @@ def _backbone_only(setting: Setting) -> list[Path]:
 
 
 def _sequential(setting: Setting) -> list[Path]:
-    """Best backbone, then prune it, then quantize that; what a step leaves goes to the next."""
+    """Prune the best backbone, then quantize that; what the first step leaves goes to the next."""
     end = time.perf_counter() + 60 * setting.minutes
-
-    def share_s(steps: int) -> float:
-        return max(1.0, (end - time.perf_counter()) / steps)
-
-    first = _search(setting, {**_DENSE, **_FP32}, limit_s=share_s(3))
-    # Where no time was left to ship a dense network, the base networks say which one is best.
-    dense_ones = sorted(_points(first), key=lambda point: -point.accuracy)
-    best = dense_ones[0].backbone if dense_ones else setting.best
-    second = _search(setting, {"backbones": best, **_FP32}, limit_s=share_s(2))
-    searched = [point for point in _points(second) if point.trial is not None]
+    first = _search(setting, {"backbones": setting.best, **_FP32}, limit_s=60 * setting.minutes / 2)
+    searched = [point for point in _points(first) if point.trial is not None]
     chosen = max(searched, key=lambda point: _area(point, setting), default=None)
-    held = dense(best, 32)
+    held = dense(setting.best, 32)
     if chosen is not None:
-        held = next(one.knobs for one in read_records(second) if one.trial == chosen.trial)
-    only = {"backbones": best, **_DENSE}
-    third = _search(setting, only, limit_s=share_s(1), held=held)
-    return [first, second, third]
+        held = next(one.knobs for one in read_records(first) if one.trial == chosen.trial)
+    left_s = max(1.0, end - time.perf_counter()) + _baselines_s(first)
+    only = {"backbones": setting.best, **_DENSE}
+    return [first, _search(setting, only, limit_s=left_s, held=held)]
+
+
+def _baselines_s(folder: Path) -> float:
+    """What the baselines of a run took, at the mean of all networks that were tuned fully."""
+    spent = read_run_file(folder).wall_s
+    models = [model.entry for model in open_run(folder).models]
+    if not models:
+        return 0.0
+    baselines = sum(isinstance(entry, BaselineEntry) for entry in models)
+    final_s = sum(spent.get(phase, 0.0) for phase in ("finalize", "held-out scoring"))
+    return final_s * baselines / len(models)
 
 
 ARMS: Final[Mapping[str, Callable[[Setting], list[Path]]]] = {
