@@ -277,8 +277,12 @@ def _baselines_s(folder: Path) -> float:
     if not models:
         return 0.0
     baselines = sum(isinstance(entry, BaselineEntry) for entry in models)
-    final_s = sum(spent.get(phase, 0.0) for phase in ("finalize", "held-out scoring"))
-    return final_s * baselines / len(models)
+    return _final_s(spent) * baselines / len(models)
+
+
+def _final_s(spent: Mapping[str, float]) -> float:
+    """What full fine-tuning took, of the wall time by phase."""
+    return sum(spent.get(phase, 0.0) for phase in ("finalize", "held-out scoring"))
 
 
 ARMS: Final[Mapping[str, Callable[[Setting], list[Path]]]] = {
@@ -384,7 +388,7 @@ def rows_of(arm: str, setting: Setting, folders: Sequence[Path], wall_s: float) 
         file="", run_ms=math.inf, latency_ms=math.inf, accuracy_percent=0.0,
         reference_ms=setting.reference_ms,
         chance_percent=setting.chance_percent, trials=trials, trained=trained, wall_s=wall_s,
-        final_s=spent.get("finalize", 0.0) + spent.get("held-out scoring", 0.0),
+        final_s=_final_s(spent),
         ship_s=spent.get(SHIPPING, 0.0),
         overhead_s=wall_s - sum(spent.get(phase, 0.0) for phase in _WORK),
     )  # fmt: skip

@@ -191,7 +191,7 @@ class Run:
         self._finalize_and_report(records, chosen)
         return True
 
-    def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> FrontFile:
+    def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> None:
         front, searched, notes = self._finalize(chosen)
         known = self._bench.predictor.recalibration
         if known is not None:
@@ -204,7 +204,6 @@ class Run:
         for note in notes:
             self.watcher.note(note)
         make_report(self.folder)
-        return front
 
     def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:
         done = [record.finalized() if record.trial in tuned else record for record in records]
