@@ -122,7 +122,7 @@ def time_models(
         )  # fmt: skip
     else:
         report, speed = measure_with_reference(
-            measure, files, place, threads=threads, runtime=wanted, on_progress=progress
+            files, place, threads=threads, runtime=wanted, on_progress=progress
         )
     latencies = latencies_of(
         report,

@@ -15,7 +15,6 @@ from hwsearch.calibrate.make import write_network
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.measure.machine_speed import measure_with_reference
 from hwsearch.hardware.measure.places import LocalPlace
-from hwsearch.hardware.measure.protocol import measure
 from hwsearch.hardware.recalibration import Recalibration, recalibrate
 from hwsearch.space.knobs import dense
 from hwsearch.study.workbench import Workbench
@@ -35,7 +34,7 @@ def recalibrated(bench: Workbench, on_phase: Callable[[str], None]) -> Recalibra
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
         networks, files = _written(bench, Path(folder), on_phase)
         on_phase(f"timing {len(files)} networks here, to hold the profile to them")
-        report, _ = measure_with_reference(measure, files, LocalPlace(), time_limit_s=_TIME_LIMIT_S)
+        report, _ = measure_with_reference(files, LocalPlace(), time_limit_s=_TIME_LIMIT_S)
     predicted = bench.predictor.predict_all([networks[net.name] for net in report.nets])
     return recalibrate(
         [cost.latency_ms for cost in predicted],

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from hwsearch.errors import HostError
+from hwsearch.hardware.measure import machine_speed
 from hwsearch.hardware.measure.machine_speed import (
     REFERENCE,
     MachineSpeed,
@@ -19,7 +20,7 @@ from hwsearch.hardware.measure.machine_speed import (
     write_reference,
 )
 from hwsearch.hardware.measure.places import LocalPlace
-from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet, measure
+from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
@@ -86,7 +87,9 @@ def test_a_broken_history_says_what_to_do(broken: str, history: Path) -> None:
         remember(report(), 1.0, NOW)
 
 
-def test_the_reference_is_timed_along_and_kept_apart(tmp_path: Path, history: Path) -> None:
+def test_the_reference_is_timed_along_and_kept_apart(
+    tmp_path: Path, history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: dict[str, Any] = {}
 
     def fake(files: Mapping[str, Path], place: LocalPlace, **options: Any) -> MeasureReport:
@@ -94,28 +97,32 @@ def test_the_reference_is_timed_along_and_kept_apart(tmp_path: Path, history: Pa
         onnx.checker.check_model(onnx.load(files[REFERENCE]), full_check=True)
         return report(*files)
 
+    monkeypatch.setattr(machine_speed, "measure", fake)
     place = LocalPlace()
-    found, speed = measure_with_reference(fake, {"a": tmp_path / "a.onnx"}, place, threads=2)
+    found, speed = measure_with_reference({"a": tmp_path / "a.onnx"}, place, threads=2)
     assert asked == {"files": ["a", REFERENCE], "place": place, "threads": 2}
     assert found == report("a")
     assert speed.timings == 1
     assert json.loads(history.read_text(encoding="utf-8"))["latency_ms"] == 1.5
 
 
-def test_where_only_the_reference_runs_the_reason_is_told() -> None:
+def test_where_only_the_reference_runs_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     refused = (RefusedNet(name="a", reason="no such operator"),)
 
     def fake(*_: object, **__: object) -> MeasureReport:
         return replace(report(REFERENCE), refused=refused)
 
+    monkeypatch.setattr(machine_speed, "measure", fake)
     with pytest.raises(HostError, match="runs none of them; the first: no such operator"):
-        measure_with_reference(fake, {"a": Path("a.onnx")}, LocalPlace())
+        measure_with_reference({"a": Path("a.onnx")}, LocalPlace())
 
 
 def test_the_reference_runs_in_onnx_runtime(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     write_reference(path)
-    found, speed = measure_with_reference(measure, {"net": path}, LocalPlace(), rounds=2, runs=3)
+    found, speed = measure_with_reference({"net": path}, LocalPlace(), rounds=2, runs=3)
     assert [net.name for net in found.nets] == ["net"]
     assert found.nets[0].latency_ms > 0
     assert speed.timings == 1

@@ -1,7 +1,7 @@
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hwsearch.errors import (
     UserError,
 )
 from hwsearch.files import cache_folder
+from hwsearch.hardware.measure import machine_speed
 from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
@@ -71,6 +72,11 @@ class FakeMeasure:
         )  # fmt: skip
 
 
+def replace_measure(monkeypatch: pytest.MonkeyPatch, fake: Callable[..., MeasureReport]) -> None:
+    for module in (verify, machine_speed):
+        monkeypatch.setattr(module, "measure", fake)
+
+
 @pytest.fixture(autouse=True)
 def never_timed_before() -> None:
     """The tests share a cache, but not what it knows of a machine."""
@@ -80,7 +86,7 @@ def never_timed_before() -> None:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> FakeMeasure:
     fake = FakeMeasure(dict(zip(KEYS, (1.0, 2.0, 4.0, 3.0), strict=True)))
-    monkeypatch.setattr(verify, "measure", fake)
+    replace_measure(monkeypatch, fake)
     monkeypatch.setattr(finish, "reach", fake.reach)
     return fake
 
@@ -170,7 +176,7 @@ def test_run_when_the_machine_is_too_noisy_to_time_keeps_its_predictions(
     def noisy(*_: object, **__: object) -> MeasureReport:
         raise HostError("host: the times repeat to 31 % only")
 
-    monkeypatch.setattr(verify, "measure", noisy)
+    replace_measure(monkeypatch, noisy)
     watcher = Remembers()
     front = ship_run(host_run, pictures, watcher)
     assert {entry.latency_ms.source for entry in front.scored} == {"predicted"}
@@ -318,7 +324,7 @@ def test_verify_when_the_place_fails_leaves_the_front_as_it_was(
     def fails(*_: object, **__: object) -> MeasureReport:
         raise HostError("ssh://me@board: it accepts none of the keys")
 
-    monkeypatch.setattr(verify, "measure", fails)
+    replace_measure(monkeypatch, fails)
     monkeypatch.setattr(finish, "reach", lambda place, **_: None)
     ship_run(jetson_run, pictures, Remembers())
     before = front_of(jetson_run)
@@ -507,7 +513,7 @@ def test_measured_latencies_correct_the_predictions_of_their_run(
         ),
     ]
     assert {name for name, _ in models} == set(KEYS)
-    monkeypatch.setattr(verify, "measure", FakeMeasure({k: 1.3 * v for k, v in models}))
+    replace_measure(monkeypatch, FakeMeasure({k: 1.3 * v for k, v in models}))
     assert recalibrated_by(host_run) is None, "nothing was timed yet"
     ship_run(host_run, pictures, Silent())
     known = recalibrated_by(host_run)

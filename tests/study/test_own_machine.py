@@ -12,6 +12,7 @@ from tiny_network import OWN, make_data
 
 from hwsearch import api
 from hwsearch.errors import HostError, NothingFitsError
+from hwsearch.hardware.measure import machine_speed
 from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet
 from hwsearch.hardware.predictor import CostPredictor
@@ -110,7 +111,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return report({**latencies, REFERENCE: 1.0})
 
     monkeypatch.setattr(own_machine, "_written", written)
-    monkeypatch.setattr(own_machine, "measure", measure)
+    monkeypatch.setattr(machine_speed, "measure", measure)
     return given
 
 
@@ -135,7 +136,7 @@ def test_networks_that_are_timed_are_dense_and_pruned_in_two_widths(timed: list[
 
 def test_a_machine_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = (RefusedNet(name="one", reason="no such operator"),)
-    monkeypatch.setattr(own_machine, "measure", lambda *_, **__: report({}, refused))
+    monkeypatch.setattr(machine_speed, "measure", lambda *_, **__: report({}, refused))
     with pytest.raises(HostError, match="runs none of them; the first: no such operator"):
         recalibrated(bench(), lambda _: None)
 

@@ -9,7 +9,7 @@ the same, is timed along with the others, and what it took is kept in the user's
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import log, sqrt
@@ -19,7 +19,7 @@ from typing import Any, Final
 from hwsearch.errors import HostError
 from hwsearch.files import cache_folder
 from hwsearch.hardware.measure.places import Place
-from hwsearch.hardware.measure.protocol import MeasureReport
+from hwsearch.hardware.measure.protocol import MeasureReport, measure
 
 #: Name of the network that is always the same.
 REFERENCE: Final = "reference"
@@ -54,7 +54,6 @@ class MachineSpeed:
 
 
 def measure_with_reference(
-    measure: Callable[..., MeasureReport],
     files: Mapping[str, Path],
     place: Place,
     **options: Any,  # noqa: ANN401 - of ``measure``
@@ -62,10 +61,9 @@ def measure_with_reference(
     """Time networks, and the reference among them.
 
     Args:
-        measure: ``hwsearch.hardware.measure.protocol.measure``.
         files: the networks by name.
         place: where; with a runtime that reads ONNX files as they are.
-        options: passed on.
+        options: of ``measure``.
 
     Returns:
         The report, without the reference, and what is known of the machine by now.
