@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from hwsearch.accuracy.ladder import advance, fine_tune, held_out_score, inherit, validation_score
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
@@ -72,12 +74,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=None, help="networks that are trained now")
     parser.add_argument("--backbone", choices=BACKBONES, help="train only those of this one now")
+    parser.add_argument("--drawn", action="store_true", help="in random order, for a part of them")
     parser.add_argument("--out", type=Path, default=_ROOT / "results" / "published")
     given = parser.parse_args()
     name = given.name or Path(given.pictures).name
     path = given.out / f"search_joint-truth_{name}-steps{given.steps}-seed{given.seed}.csv"
     backbones = BACKBONES if given.backbone is None else (given.backbone,)
-    train_all(bench_of(given.pictures, given.seed), path, given.steps, backbones, given.most)
+    order = np.random.default_rng(given.seed) if given.drawn else None
+    bench = bench_of(given.pictures, given.seed)
+    train_all(bench, path, given.steps, backbones, given.most, order)
     print(f"written to {path}")
 
 
@@ -116,17 +121,34 @@ def candidate_of(choice: Choice, bench: Workbench) -> Candidate:
 
 
 def train_all(
-    bench: Workbench, path: Path, steps: int, backbones: Sequence[str], most: int | None
+    bench: Workbench,
+    path: Path,
+    steps: int,
+    backbones: Sequence[str],
+    most: int | None,
+    drawn: np.random.Generator | None = None,
 ) -> None:
-    """Train what is not in the file yet."""
+    """Train what is not in the file yet.
+
+    Args:
+        bench: of the pictures.
+        path: of the file.
+        steps: of a network's fine-tuning.
+        backbones: that are trained now.
+        most: networks that are trained now, at most; None for all.
+        drawn: draws their order; None for that of the space.
+    """
     done = {row["candidate"] for row in read_rows(path)}
-    todo: dict[str, tuple[Choice, Candidate]] = {}
+    every: dict[str, tuple[Choice, Candidate]] = {}
     for choice in (one for one in choices() if one.backbone in backbones):
         candidate = candidate_of(choice, bench)
-        if candidate.id not in done:
-            todo.setdefault(candidate.id, (choice, candidate))
+        every.setdefault(candidate.id, (choice, candidate))
+    order = list(every)
+    if drawn is not None:
+        order = [order[at] for at in drawn.permutation(len(order))]
+    todo = [every[one] for one in order if one not in done][:most]
     start = time.perf_counter()
-    for number, (choice, candidate) in enumerate(list(todo.values())[:most], start=1):
+    for number, (choice, candidate) in enumerate(todo, start=1):
         append_row(path, train_one(choice, candidate, bench, steps))
         if number % 20 == 0:
             left_s = (time.perf_counter() - start) / number * (len(todo) - number)

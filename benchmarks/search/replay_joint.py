@@ -84,16 +84,26 @@ def main() -> None:
         print(line)
 
 
-def problems(truth: Path, backbones: Sequence[str] = BACKBONES) -> dict[str, Problem]:
+def problems(
+    truth: Path, backbones: Sequence[str] = BACKBONES, *, partly: bool = False
+) -> dict[str, Problem]:
     """The search against each cost, among the networks of some backbones.
+
+    Args:
+        truth: the table.
+        backbones: whose networks are searched.
+        partly: search those that the table has, in its order.
 
     Raises:
         ValueError: the table is not complete, or of other networks.
     """
     trained = {row["candidate"]: row for row in read_rows(truth)}
     bench = bench_of("digits", 0)
-    found = [choice for choice in choices() if choice.backbone in backbones]
-    candidates = [candidate_of(choice, bench) for choice in found]
+    pairs = [(one, candidate_of(one, bench)) for one in choices() if one.backbone in backbones]
+    if partly:
+        by_id = {candidate.id: choice for choice, candidate in pairs}
+        pairs = [(by_id[name], candidate_of(by_id[name], bench)) for name in trained]
+    found, candidates = [choice for choice, _ in pairs], [candidate for _, candidate in pairs]
     missing = {one.id for one in candidates} - set(trained)
     if missing:
         raise ValueError(f"{truth} lacks {len(missing)} networks; go on with joint_truth.py")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from hwsearch.sampler.fidelity import Line
 from hwsearch.sampler.parameters import Features, Space, default_features, to_parameters, to_row
 from hwsearch.sampler.priced import Bools, Floats, Ints, Priced, Pricer
 
@@ -21,6 +22,7 @@ class Candidates:
         costs: (candidates, costs), all going down.
         violation: (candidates,), the worst; at most 0 where every constraint holds.
         prior_mean: (candidates,), going up.
+        effort: (candidates,), of a trial.
     """
 
     rows: Floats
@@ -29,6 +31,7 @@ class Candidates:
     violation: Floats
     keys: tuple[Hashable, ...]
     prior_mean: Floats
+    effort: Floats
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,6 +47,7 @@ class Candidates:
             violation=self.violation[positions],
             keys=tuple(self.keys[position] for position in positions),
             prior_mean=self.prior_mean[positions],
+            effort=self.effort[positions],
         )
 
 
@@ -58,6 +62,7 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         violation=np.concatenate([part.violation for part in parts]),
         keys=tuple(key for part in parts for key in part.keys),
         prior_mean=np.concatenate([part.prior_mean for part in parts]),
+        effort=np.concatenate([part.effort for part in parts]),
     )
 
 
@@ -67,15 +72,33 @@ class Objectives:
 
     Attributes:
         signs: of all objectives, in the study's order: 1 where the stored number is used as it is.
+        log_costs: known objectives are compared by their logarithms.
     """
 
     uncertain: int
     signs: tuple[int, ...]
+    log_costs: bool = False
 
     @property
     def known(self) -> list[int]:
         """Positions of the known objectives."""
         return [at for at in range(len(self.signs)) if at != self.uncertain]
+
+    def scaled(self, costs: Floats) -> Floats:
+        """Known objectives of any shape on the scale on which they are compared.
+
+        Raises:
+            ValueError: one that has no logarithm.
+        """
+        if not self.log_costs:
+            return costs
+        if (costs <= 0).any():
+            raise ValueError(
+                f"a cost of {costs.min():g} has no logarithm; leave log_costs out, or give costs "
+                "above 0"
+            )
+        scaled: Floats = np.log(costs)
+        return scaled
 
 
 class PriceList:
@@ -113,14 +136,16 @@ class PriceList:
         if priced.features is not None:
             features += [priced.features[:, [at]] for at in range(priced.features.shape[1])]
         prior = np.zeros(len(rows)) if priced.prior_mean is None else priced.prior_mean
+        effort = np.ones(len(rows)) if priced.effort is None else priced.effort
         keys = [row.tobytes() for row in rows] if priced.keys is None else priced.keys
         return Candidates(
             rows=rows,
             features=features,
-            costs=priced.costs * signs,
+            costs=self._objectives.scaled(priced.costs) * signs,
             violation=priced.worst_violation,
             keys=tuple(keys),
             prior_mean=prior * self._objectives.signs[self._objectives.uncertain],
+            effort=effort,
         )
 
     def remembered(self, rows: Sequence[Floats]) -> Candidates | None:
@@ -145,7 +170,8 @@ class Observed:
     Attributes:
         evaluated: None if there are none; their costs are those that were told.
         values: (evaluated,) of the uncertain objective, going up; the mean where a candidate was
-            evaluated more than once.
+            evaluated more than once, and what is foretold of one that was stopped early.
+        deviation: (evaluated,), standard deviation of what is foretold; 0 for what was observed.
         feasible: (evaluated,), whether no constraint was violated.
         running: None if there are none.
         closed: those that ended without values and are not to be tried again; None for none.
@@ -153,6 +179,7 @@ class Observed:
 
     evaluated: Candidates | None
     values: Floats
+    deviation: Floats
     feasible: Bools
     running: Candidates | None
     closed: Candidates | None
@@ -171,10 +198,10 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Told:
-    """A finished trial."""
+    """A finished trial; the last of its scores is its value."""
 
     row: Floats
-    value: float
+    scores: tuple[float, ...]
     costs: list[float]
     feasible: bool
 
@@ -187,6 +214,7 @@ class TrialReader:
         prices: of this space.
         objectives: of the study.
         given_up: which failed trials are not to be tried again.
+        scores: of a finished trial at each fidelity that it reached.
     """
 
     def __init__(
@@ -195,9 +223,10 @@ class TrialReader:
         prices: PriceList,
         objectives: Objectives,
         given_up: Callable[[FrozenTrial], bool],
+        scores: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         self._space, self._prices, self._objectives = space, prices, objectives
-        self._given_up = given_up
+        self._given_up, self._scores = given_up, scores
         self._finished: dict[int, _Told | None] = {}
         self._closed: dict[int, Floats | None] = {}
 
@@ -239,10 +268,18 @@ class TrialReader:
         values = trial.values
         if row is None or not all(math.isfinite(value) for value in values):
             return None
-        signed = [v * sign for v, sign in zip(values, self._objectives.signs, strict=True)]
-        value = signed.pop(self._objectives.uncertain)
+        objectives = self._objectives
+        known = objectives.scaled(np.array([values[at] for at in objectives.known]))
+        costs = [c * objectives.signs[at] for c, at in zip(known, objectives.known, strict=True)]
+        scores = [values[objectives.uncertain]]
+        if self._scores is not None:
+            # Not the last one of them: what the study was told is what counts.
+            scores = [*self._scores(trial)[:-1], *scores]
+        sign = objectives.signs[objectives.uncertain]
         feasible = all(violation <= 0 for violation in trial.constraints.values())
-        return _Told(row=row, value=value, costs=signed, feasible=feasible)
+        return _Told(
+            row=row, scores=tuple(score * sign for score in scores), costs=costs, feasible=feasible
+        )
 
     def _merged(
         self, told: Sequence[_Told], running: Candidates | None, closed: Candidates | None
@@ -253,6 +290,7 @@ class TrialReader:
             return Observed(
                 evaluated=None,
                 values=none,
+                deviation=none,
                 feasible=none.astype(bool),
                 running=running,
                 closed=closed,
@@ -262,10 +300,40 @@ class TrialReader:
             places.setdefault(key, []).append(at)
         firsts = [same[0] for same in places.values()]
         costs = np.array([told[at].costs for at in firsts], dtype=np.float64)
+        forecasts = _Forecasts(told)
+        found = [forecasts.of([told[at] for at in same]) for same in places.values()]
         return Observed(
             evaluated=replace(priced.take(firsts), costs=costs.reshape(len(firsts), -1)),
-            values=np.array([np.mean([told[at].value for at in same]) for same in places.values()]),
+            values=np.array([value for value, _ in found]),
+            deviation=np.array([deviation for _, deviation in found]),
             feasible=np.array([told[at].feasible for at in firsts]),
             running=running,
             closed=closed,
         )
+
+
+class _Forecasts:
+    """What the trials that reached the highest fidelity say of those that did not."""
+
+    def __init__(self, told: Sequence[_Told]) -> None:
+        self._top = max(len(one.scores) for one in told)
+        highest = [one for one in told if len(one.scores) == self._top]
+        high = [one.scores[-1] for one in highest]
+        self._lines = [
+            Line.fit([one.scores[at] for one in highest], high) for at in range(self._top - 1)
+        ]
+        # Without a line a low score says as little as the spread of the high ones; of one of those
+        # alone there is none.
+        self._spread = float(np.std(high)) or abs(high[0]) or 1.0
+
+    def of(self, same: Sequence[_Told]) -> tuple[float, float]:
+        """Value and its deviation of a candidate from its trials."""
+        reached = max(len(one.scores) for one in same)
+        score = float(np.mean([one.scores[-1] for one in same if len(one.scores) == reached]))
+        if reached == self._top:
+            return score, 0.0
+        line = self._lines[reached - 1]
+        if line is None:
+            return score, self._spread
+        forecast = line.foretell(score)
+        return forecast.mean, forecast.deviation

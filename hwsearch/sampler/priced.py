@@ -26,6 +26,8 @@ class Priced:
             themselves, each column with a spread of about 1; None for nothing else.
         keys: equal for candidates that are the same thing once built; None for the parameters.
         prior_mean: (candidates,), a guess of the uncertain objective in its unit; None for none.
+        effort: (candidates,), what a trial takes, above 0, in any unit: of two candidates that
+            promise as much the one with half the effort is twice as good; None for all the same.
 
     Raises:
         ValueError: shapes that differ, or a number that is not finite.
@@ -36,6 +38,7 @@ class Priced:
     features: Floats | None = None
     keys: Sequence[Hashable] | None = None
     prior_mean: Floats | None = None
+    effort: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.costs.ndim != 2:
@@ -43,6 +46,9 @@ class Priced:
         for name, dimensions in (("costs", 2), ("violations", 2), ("features", 2)):
             _check(name, getattr(self, name), len(self.costs), dimensions)
         _check("prior_mean", self.prior_mean, len(self.costs), 1)
+        _check("effort", self.effort, len(self.costs), 1)
+        if self.effort is not None and (self.effort <= 0).any():
+            raise ValueError(f"the least effort is {self.effort.min()}; it must be above 0")
         if self.keys is not None and len(self.keys) != len(self.costs):
             raise ValueError(f"{len(self.keys)} keys for {len(self.costs)} candidates")
 

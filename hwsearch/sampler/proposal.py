@@ -37,7 +37,7 @@ class Reference:
 
 
 class Proposer:
-    """Chooses from a pool by expected hypervolume improvement.
+    """Chooses from a pool by expected hypervolume improvement, over what a trial takes.
 
     The only state is a memory of fitted kernels; without it the same kernels are fitted again.
 
@@ -62,11 +62,15 @@ class Proposer:
         values = winsorized(raw)
         middle, scale = float(values.mean()), float(values.std()) or 1.0
         training = _representative(evaluated.costs, observed.values)
-        kernel = self._fitted(evaluated, raw)
+        # What was stopped early teaches the surrogate, as surely as it was foretold; lengths and
+        # noise follow from what was observed, and so does the front.
+        observed_fully = observed.deviation == 0.0
+        kernel = self._fitted(evaluated.take(observed_fully), raw[observed_fully])
         features = [group[training] for group in evaluated.features]
         targets = (values[training] - middle) / scale
-        surrogate = Surrogate(kernel, features, targets)
-        good = observed.feasible
+        doubt = (observed.deviation[training] / scale) ** 2
+        surrogate = Surrogate(kernel, features, targets, doubt)
+        good = observed.feasible & observed_fully
         reached, costs = (values + evaluated.prior_mean)[good], evaluated.costs[good]
         if observed.running is not None:
             # Kriging believer (Ginsbourger et al., doi:10.1007/978-3-642-10701-6_6): what is under
@@ -76,7 +80,8 @@ class Proposer:
                 np.concatenate(pair)
                 for pair in zip(features, observed.running.features, strict=True)
             ]
-            surrogate = Surrogate(kernel, features, np.r_[targets, believed])
+            doubt = np.r_[doubt, np.zeros(len(believed))]
+            surrogate = Surrogate(kernel, features, np.r_[targets, believed], doubt)
             reached = np.r_[reached, middle + scale * believed + observed.running.prior_mean]
             costs = np.concatenate([costs, observed.running.costs])
         mean, deviation = surrogate.predict(pool.features)
@@ -87,7 +92,7 @@ class Proposer:
         if improvement.max() <= 0.0:
             # Nothing in the pool can be told to improve anything: the most promising by itself.
             return int(np.argmax(mean + deviation))
-        return int(np.argmax(improvement))
+        return int(np.argmax(improvement / pool.effort))
 
     def _front(self, values: Floats, costs: Floats, pool: Candidates, worst: float) -> Front:
         value = worst if self._reference.value is None else self._reference.value

@@ -93,12 +93,15 @@ class Surrogate:
         kernel: fitted to these or to some of these points.
         features: groups, (n, columns) each; n is at least 1.
         values: (n,), standardized.
+        doubt: (n,), variance of each value beside the kernel's noise; none by default.
     """
 
-    def __init__(self, kernel: Kernel, features: Features, values: Floats) -> None:
+    def __init__(
+        self, kernel: Kernel, features: Features, values: Floats, doubt: Floats | float = 0.0
+    ) -> None:
         self._kernel, self._features = kernel, features
         covariance = kernel.covariance(features, features)
-        covariance[np.diag_indices(len(values))] += kernel.noise + _JITTER
+        covariance[np.diag_indices(len(values))] += kernel.noise + _JITTER + doubt
         self._factor = np.linalg.cholesky(covariance)
         self._weights = cho_solve((self._factor, True), values, check_finite=False)
 

@@ -25,7 +25,7 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.admission import admission
-from hwsearch.study.finalists import baseline_candidates, finalists, plan
+from hwsearch.study.finalists import baseline_candidates, finalists, plan, runners_up
 from hwsearch.study.finalize import FinalScore, finalization_s, finalize
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
@@ -48,6 +48,8 @@ _EXHAUSTED: Final = 60
 #: fine-tuning and what follows: of ten minutes on one core with three backbones, nine tenths went
 #: there, and three trials were all of the search.
 _FINAL_SHARE: Final = 0.5
+#: Agreement of short and final scores (Kendall's tau) below which more trials are fine-tuned fully.
+_POOR_TAU: Final = 0.5
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 
@@ -193,6 +195,15 @@ class Run:
 
     def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> None:
         front, searched, notes = self._finalize(chosen)
+        more = self._more_finalists(records, front.proxy_kendall_tau)
+        if more:
+            asked = (
+                f"short scores ranked the {len(chosen)} finalists poorly (Kendall's tau "
+                f"{front.proxy_kendall_tau:.2f}), so {len(more)} more trials were fine-tuned fully"
+            )
+            self.watcher.note(asked)
+            front, searched, notes = self._finalize([*chosen, *more])
+            front, searched = _noted(front, asked), _noted(searched, asked)
         known = self._bench.predictor.recalibration
         if known is not None:
             told = known.told(self._bench.profile.name)
@@ -204,6 +215,14 @@ class Run:
         for note in notes:
             self.watcher.note(note)
         make_report(self.folder)
+
+    def _more_finalists(self, records: Sequence[Record], tau: float | None) -> list[Record]:
+        """Who goes up the ladder as well where short scores do not foretell its end."""
+        if tau is None or tau >= _POOR_TAU:
+            return []
+        finals = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
+        tuned = {key: final.validation for key, final in finals.items()}
+        return runners_up(records, tuned, self._bench)
 
     def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:
         done = [record.finalized() if record.trial in tuned else record for record in records]

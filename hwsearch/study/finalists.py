@@ -1,12 +1,14 @@
 """Which networks are fine-tuned fully after the search, and in which order."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwsearch.accuracy.training import Score
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.front import non_dominated
+from hwsearch.study.promotion import Climb, stop_reason
 from hwsearch.study.records import Record
 from hwsearch.study.workbench import BASELINES, Workbench
 
@@ -34,16 +36,59 @@ def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
 
     At least 8 (if there are as many) and at most 10, evenly spaced by cost when a layer has more.
     """
-    left = [record for record in records if record.state == "completed"]
-    chosen: list[Record] = []
+    completed = [record for record in records if record.state == "completed"]
+    completed.sort(key=lambda record: record.trial)
+    return [completed[at] for at in outer_layers([_point(record, bench) for record in completed])]
+
+
+def outer_layers(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Positions of the finalists among points, all of whose objectives go down, in order.
+
+    Args:
+        points: the error first, then the costs, by which a layer is spaced.
+    """
+    left = list(range(len(points)))
+    chosen: list[int] = []
     while left and len(chosen) < _LEAST:
-        layer = [left[at] for at in non_dominated([_point(record, bench) for record in left])]
-        room = MOST_FINALISTS - len(chosen)
-        ordered = sorted(layer, key=lambda record: (_point(record, bench)[1:], record.trial))
-        chosen += _spaced(ordered, room)
-        taken = {record.trial for record in layer}
-        left = [record for record in left if record.trial not in taken]
-    return sorted(chosen, key=lambda record: record.trial)
+        layer = [left[at] for at in non_dominated([points[one] for one in left])]
+        ordered = sorted(layer, key=lambda at: (points[at][1:], at))
+        chosen += _spaced(ordered, MOST_FINALISTS - len(chosen))
+        left = [at for at in left if at not in set(layer)]
+    return sorted(chosen)
+
+
+def runners_up(
+    records: Sequence[Record], tuned: Mapping[str, Score], bench: Workbench
+) -> list[Record]:
+    """Completed trials that may yet be better than what was fine-tuned fully.
+
+    By the rule of the rungs, full fine-tuning being the highest of them: what short scores foretell
+    of it is learned from the networks that have both, so the worse they rank, the more trials keep
+    a chance. At most 10, those that would add the most.
+
+    Args:
+        records: of all trials.
+        tuned: validation scores after full fine-tuning, by candidate id.
+        bench: of the run.
+    """
+    rungs = len(bench.settings.space.training.rung_steps) + 2
+    completed = [record for record in records if record.state == "completed"]
+    climbs = {}
+    for record in completed:
+        assert record.cost is not None
+        assert record.candidate is not None
+        full = tuned.get(record.candidate.id)
+        scores = record.scores if full is None else (*record.scores, full)
+        costs = bench.values(record.cost)
+        climbs[record.trial] = Climb(trial=record.trial, costs=costs, scores=scores)
+    others = list(climbs.values())
+    left = [
+        record
+        for record in completed
+        if len(climbs[record.trial].scores) < rungs
+        and stop_reason(climbs[record.trial], others, rungs) is None
+    ]
+    return sorted(by_gain(left, bench)[:MOST_FINALISTS], key=lambda record: record.trial)
 
 
 def by_gain(records: Sequence[Record], bench: Workbench) -> list[Record]:
@@ -52,18 +97,26 @@ def by_gain(records: Sequence[Record], bench: Workbench) -> list[Record]:
     The most accurate comes first. What one adds is area above guessing, over the logarithm of the
     first cost that the search brings down; ties go to the more accurate, then the earlier trial.
     """
-    guessing = 1 / len(bench.data.class_names)
-    points = {}
-    for record in records:
-        error, cost, *_ = _point(record, bench)
-        points[record.trial] = (math.log(cost), max(0.0, 1.0 - error - guessing))
-    highest = max((cost for cost, _ in points.values()), default=0.0)
-    left = sorted(records, key=lambda record: (-points[record.trial][1], record.trial))
+    ordered = sorted(records, key=lambda record: record.trial)
+    points = [_point(record, bench) for record in ordered]
+    return [ordered[at] for at in gain_order(points, 1 / len(bench.data.class_names))]
+
+
+def gain_order(points: Sequence[tuple[float, ...]], guessing: float) -> list[int]:
+    """Positions of points, the most accurate first, then whichever adds the most to those before.
+
+    Args:
+        points: the error, then the costs.
+        guessing: its accuracy.
+    """
+    gains = [(math.log(cost), max(0.0, 1.0 - error - guessing)) for error, cost, *_ in points]
+    highest = max((cost for cost, _ in gains), default=0.0)
+    left = sorted(range(len(gains)), key=lambda at: (-gains[at][1], at))
     ordered = left[:1]
     left = left[1:]
     while left:
-        taken = [points[record.trial] for record in ordered]
-        areas = [round(_area([*taken, points[record.trial]], highest), 9) for record in left]
+        taken = [gains[at] for at in ordered]
+        areas = [round(_area([*taken, gains[at]], highest), 9) for at in left]
         ordered.append(left.pop(areas.index(max(areas))))
     return ordered
 
@@ -118,7 +171,7 @@ def _point(record: Record, bench: Workbench) -> tuple[float, ...]:
     return (1.0 - record.accuracy, *bench.values(record.cost))
 
 
-def _spaced(ordered: list[Record], room: int) -> list[Record]:
+def _spaced(ordered: list[int], room: int) -> list[int]:
     """At most ``room`` of a list, both ends included, evenly spaced."""
     if len(ordered) <= room:
         return ordered

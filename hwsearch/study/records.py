@@ -48,6 +48,11 @@ class Record:
         """Validation accuracy at the highest rung reached."""
         return self.scores[-1].accuracy if self.scores else None
 
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Validation accuracy at each rung reached, from the lowest up."""
+        return tuple(score.accuracy for score in self.scores)
+
     def finalized(self) -> Self:
         """The same trial after its network was fine-tuned fully."""
         return replace(self, state="finalized")

@@ -15,13 +15,10 @@ from hwsearch.errors import BackboneError
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.admission import admission
+from hwsearch.study.promotion import Climb, stop_reason
 from hwsearch.study.records import Record
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.workbench import Workbench
-
-#: Accuracy that a rung's score may still gain on a rival's. Heavily pruned networks start anywhere:
-#: on digits some went from 9 % at rung 0 over 80 % after 12 steps to 96 % after 40.
-_SLACK: Final = (0.5, 0.1)
 
 #: Learning rate of fine-tuning for a network that is already trained.
 FINE_TUNING_RATE: Final = 0.02
@@ -78,15 +75,21 @@ class Trial:
 
     def _climb(self, record: Record, candidate: Candidate, pace: "Pace") -> Record:
         """Go up the ladder until a rung shows that others are better."""
-        last = len(self.bench.settings.space.training.rung_steps)
-        scores: list[Score] = []
-        for rung, score in enumerate(rungs(candidate, self.bench, pace, self.on_step)):
-            scores.append(score)
-            rival = self._rival(record, rung, score) if rung < last else None
-            if rival is not None:
-                reason = f"stopped at rung {rung}: trial {rival} is cheaper and more accurate"
-                return replace(record, state="stopped", scores=tuple(scores), reason=reason)
-        return replace(record, scores=tuple(scores))
+        count = len(self.bench.settings.space.training.rung_steps) + 1
+        others = [self._climbed(r) for r in self.history if r.cost and r.state != "duplicate"]
+        for score in rungs(candidate, self.bench, pace, self.on_step):
+            record = replace(record, scores=(*record.scores, score))
+            if len(record.scores) == count:
+                break
+            reason = stop_reason(self._climbed(record), others, count)
+            if reason is not None:
+                return replace(record, state="stopped", reason=reason)
+        return record
+
+    def _climbed(self, record: Record) -> Climb:
+        assert record.cost is not None
+        costs = self.bench.values(record.cost)
+        return Climb(trial=record.trial, costs=costs, scores=record.scores)
 
     def _same(self, candidate: Candidate) -> Record | None:
         return next(
@@ -99,20 +102,6 @@ class Trial:
             ),
             None,
         )
-
-    def _rival(self, record: Record, rung: int, score: Score) -> int | None:
-        """A trial that costs no more in any objective and was clearly better at this rung."""
-        assert record.cost is not None
-        mine = self.bench.values(record.cost)
-        for other in self.history:
-            if other.cost is None or other.state == "duplicate" or len(other.scores) <= rung:
-                continue
-            theirs, their_score = self.bench.values(other.cost), other.scores[rung]
-            margin = _SLACK[rung] + (score.standard_error**2 + their_score.standard_error**2) ** 0.5
-            cheaper = all(a <= b for a, b in zip(theirs, mine, strict=True))
-            if cheaper and their_score.accuracy >= score.accuracy + margin:
-                return other.trial
-        return None
 
 
 def rungs(

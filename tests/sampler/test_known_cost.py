@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +8,13 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.sampler import KnownCostSampler, Priced, Pricer
+from hwsearch.sampler.observations import Candidates, Observed
 from hwsearch.sampler.parameters import every_row, to_parameters
 from hwsearch.sampler.priced import Parameters
+from hwsearch.sampler.proposal import Proposer
 
 DIGITS = tuple(range(12))
 SPACE: dict[str, BaseDistribution] = {
@@ -262,6 +265,124 @@ def test_features_of_the_pricer_are_used() -> None:
     assert volume(told) > volume(blind)
 
 
+def stopped_study(scores: Callable[[FrozenTrial], Sequence[float]] | None) -> optuna.Study:
+    """Trials that reached both rungs, and many good ones that were stopped at a low score.
+
+    The first rung has a tenth of the score of the second, to one digit.
+    """
+    sampler = KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0, scores=scores)
+    study = make_study(sampler)
+    for row in to_parameters(SPACE, every_row(SPACE))[::7]:
+        top = accuracy_of(row)
+        low = round(top, 1) / 10
+        stopped = row["kind"] == "right" and row["a"] > 2
+        study.add_trial(
+            optuna.create_trial(
+                params=row,
+                distributions=SPACE,
+                values=[low if stopped else top, cost_of(row)],
+                user_attrs={"scores": [low] if stopped else [low, top]},
+            )
+        )
+    return study
+
+
+def told_scores(trial: FrozenTrial) -> Sequence[float]:
+    """Of trials that ``play`` told nothing of, those of both rungs."""
+    value = trial.values[0]
+    scores: Sequence[float] = trial.user_attrs.get("scores", [round(value, 1) / 10, value])
+    return scores
+
+
+def test_what_was_stopped_early_counts_as_what_it_foretells() -> None:
+    """Told nothing of rungs, the sampler takes the better kind for the worse one."""
+    misled = play(stopped_study(None), 6)
+    told = play(stopped_study(told_scores), 6)
+    kinds = [[one["kind"] for one in asked] for asked in (misled, told)]
+    assert kinds[1].count("right") > kinds[0].count("right")
+    assert kinds[1].count("right") >= 5
+
+
+def test_what_is_foretold_is_no_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Observed] = []
+    best = Proposer.best
+
+    def spy(self: Proposer, observed: Observed, pool: Candidates) -> int:
+        seen.append(observed)
+        return best(self, observed, pool)
+
+    monkeypatch.setattr(Proposer, "best", spy)
+    study = stopped_study(told_scores)
+    study.ask(SPACE)
+    observed = seen[0]
+    assert observed.evaluated is not None
+    stopped = [len(told_scores(trial)) == 1 for trial in study.get_trials()[:-1]]
+    assert ((observed.deviation > 0) == stopped).all()
+    truth = [accuracy_of(trial.params) for trial in study.get_trials()[:-1]]
+    assert observed.values == pytest.approx(truth, abs=0.1)
+
+
+def test_fewer_pairs_than_six_foretell_nothing() -> None:
+    sampler = KnownCostSampler(
+        price, space=SPACE, pool_size=DRAWN, startup_trials=1, seed=0, scores=told_scores
+    )
+    study = make_study(sampler)
+    for at, row in enumerate(to_parameters(SPACE, every_row(SPACE))[:4]):
+        scores = [0.1, 1.0 + at] if at else [0.1]
+        study.add_trial(
+            optuna.create_trial(
+                params=row,
+                distributions=SPACE,
+                values=[scores[-1], cost_of(row)],
+                user_attrs={"scores": scores},
+            )
+        )
+    assert set(study.ask(SPACE).params) == set(SPACE)
+
+
+def test_of_two_that_promise_as_much_the_quicker_one_is_tried() -> None:
+    def slow_or_quick(candidates: Sequence[Parameters]) -> Priced:
+        effort = np.array([100.0 if one["kind"] == "right" else 1.0 for one in candidates])
+        return replace(price(candidates), effort=effort)
+
+    def first(pricer: Pricer) -> list[str]:
+        study = make_study(KnownCostSampler(pricer, space=SPACE, pool_size=DRAWN, seed=3))
+        return [one["kind"] for one in play(study, 12)][5:]
+
+    assert first(price).count("left") < first(slow_or_quick).count("left")
+
+
+def test_logarithms_of_costs_are_those_of_prices_that_are_logarithms() -> None:
+    def powers(candidates: Sequence[Parameters]) -> Priced:
+        return Priced(costs=np.exp(price(candidates).costs))
+
+    def asked(sampler: KnownCostSampler, cost: Callable[[float], float]) -> list[Any]:
+        study = make_study(sampler)
+        found = []
+        for _ in range(12):
+            trial = study.ask(SPACE)
+            study.tell(trial, [accuracy_of(trial.params), cost(cost_of(trial.params))])
+            found.append(trial.params)
+        return found
+
+    plain = KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0, reference=(0.0, 23.0))
+    logs = KnownCostSampler(
+        powers,
+        space=SPACE,
+        pool_size=DRAWN,
+        seed=0,
+        reference=(0.0, math.exp(23.0)),
+        log_costs=True,
+    )
+    assert asked(logs, math.exp) == asked(plain, float)
+
+
+def test_a_cost_without_a_logarithm_is_refused() -> None:
+    study = make_study(KnownCostSampler(price, space=SPACE, pool_size=300, log_costs=True, seed=0))
+    with pytest.raises(ValueError, match="a cost of 0 has no logarithm; leave log_costs out"):
+        study.ask(SPACE)
+
+
 def test_trials_of_another_space_or_without_values_are_left_out() -> None:
     study = make_study(KnownCostSampler(price, space=SPACE, startup_trials=2, seed=0))
     odd = optuna.create_trial(
@@ -342,6 +463,8 @@ def test_a_study_that_does_not_fit_says_so() -> None:
         ({"features": np.zeros(3)}, r"features have the shape \(3,\) for 3 candidates"),
         ({"prior_mean": np.zeros((3, 1))}, r"prior_mean have the shape \(3, 1\)"),
         ({"keys": ["a"]}, "1 keys for 3 candidates"),
+        ({"effort": np.ones(2)}, r"effort have the shape \(2,\) for 3 candidates"),
+        ({"effort": np.zeros(3)}, "the least effort is 0.0; it must be above 0"),
     ],
 )
 def test_prices_that_do_not_fit_are_refused(wrong: dict[str, Any], message: str) -> None:

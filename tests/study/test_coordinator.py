@@ -2,6 +2,7 @@
 import csv
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from filelock import FileLock
 from study_fixtures import BUDGETS, make_checked, make_record
 from tiny_network import OWN, PX
 
+from hwsearch.accuracy.agreement import Agreement
 from hwsearch.errors import (
     NothingFitsError,
     RunError,
@@ -19,7 +21,7 @@ from hwsearch.errors import (
 )
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
-from hwsearch.study import coordinator
+from hwsearch.study import coordinator, offer
 from hwsearch.study.coordinator import Run
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
@@ -110,6 +112,32 @@ def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
         == TRIALS
     )
     assert stored.run.configuration["seed"] == 0
+
+
+@pytest.mark.slow
+def test_execute_when_short_scores_rank_poorly_trains_more_networks_fully(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "plain", trials=24).execute()
+    # Made-up pictures are learned in no time, so that scores have no order of their own.
+    poor = Agreement(tau=0.12, low=-0.4, high=0.6, networks=10)
+    monkeypatch.setattr(offer, "agreement", lambda *_: poor)
+    listener = Listener()
+    front = make_run(tmp_path / "more", listener, trials=24).execute()
+    told = next(note for note in front.notes if note.startswith("short scores ranked the "))
+    assert told in listener.notes
+    found = re.fullmatch(
+        r"short scores ranked the (\d+) finalists poorly \(Kendall's tau 0\.12\), so "
+        r"(\d+) more trials were fine-tuned fully",
+        told,
+    )
+    assert found is not None
+    plain, more = (
+        {row["trial"] for row in rows(tmp_path / name) if row["state"] == "finalized"}
+        for name in ("plain", "more")
+    )
+    assert plain < more
+    assert (len(plain), len(more)) == (int(found[1]), int(found[1]) + int(found[2]))
 
 
 @pytest.mark.slow

@@ -7,7 +7,14 @@ from tiny_network import OWN
 
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP32, INT8
-from hwsearch.study.finalists import Planned, baseline_candidates, by_gain, finalists, plan
+from hwsearch.study.finalists import (
+    Planned,
+    baseline_candidates,
+    by_gain,
+    finalists,
+    plan,
+    runners_up,
+)
 from hwsearch.study.records import Record
 
 
@@ -37,6 +44,50 @@ def test_finalists_when_trials_did_not_complete() -> None:
     records = [point(n, 90, 0.1, state=state) for n, state in enumerate(states)]
     assert finalists(records, make_bench()) == []
     assert [r.trial for r in finalists([*records, point(9, 1, 9.0)], make_bench())] == [9]
+
+
+def contested(noise: int) -> tuple[list[Record], dict[str, Score]]:
+    """Ten tuned networks, of which short scores say more or less, and four dearer ones behind them.
+
+    Short scores of 45 to 90 % end at 61 to 72 %, give or take the noise; those behind are at 42 to
+    51 %.
+    """
+    tuned: dict[str, Score] = {}
+    records = []
+    for at in range(14):
+        percent = 45 + 5 * at if at < 10 else 42 + 3 * (at - 10)
+        candidate = replace(make_candidate(), backbone=f"net{at}")
+        short = Score(correct=10 * percent, total=1000)
+        plain = point(at, percent, 1.0 + at)
+        records.append(replace(plain, candidate=candidate, scores=(short,) * 3))
+        if at < 10:
+            full = 500 + 10 * (percent // 4 + (noise if at % 2 else -noise))
+            tuned[candidate.id] = Score(correct=full, total=1000)
+    return records, tuned
+
+
+def test_runners_up_are_those_that_may_yet_be_better() -> None:
+    records, tuned = contested(noise=1)
+    assert runners_up(records, tuned, make_bench()) == []
+    records, tuned = contested(noise=14)
+    found = [record.trial for record in runners_up(records, tuned, make_bench())]
+    assert found, "where short scores say little, others keep a chance"
+    assert set(found) <= {10, 11, 12, 13}
+    assert found == sorted(found)
+
+
+def test_runners_up_without_anything_learned_are_ten_at_most() -> None:
+    records = [
+        replace(
+            point(at, 50 + at, 1.0 + at),
+            candidate=replace(make_candidate(), backbone=f"net{at}"),
+            scores=(Score(correct=50 + at, total=100),) * 3,
+        )
+        for at in range(15)
+    ]
+    found = runners_up(records, {}, make_bench())
+    assert len(found) == 10
+    assert 14 in [record.trial for record in found]
 
 
 def test_baselines_when_sizes_tie_take_the_smaller() -> None:
