@@ -77,8 +77,6 @@ class KnownCostSampler(BaseSampler):
             the lowest to the highest that it reached, whose score is the trial's value. A trial
             that did not reach the highest of all counts as what its last score foretells, as
             uncertain as that is, once six trials reached both; by default all reached it.
-        log_costs: compare known objectives by their logarithms, so that the improvement from 2 to
-            1 counts as much as that from 20 to 10; they and their reference must be above 0.
         seed: of all draws.
 
     Raises:
@@ -98,7 +96,6 @@ class KnownCostSampler(BaseSampler):
         beside_front: int | None = None,
         given_up: Callable[[FrozenTrial], bool] | None = None,
         scores: Callable[[FrozenTrial], Sequence[float]] | None = None,
-        log_costs: bool = False,
         seed: int | None = None,
     ) -> None:
         if startup_trials < 1 or pool_size < 1 or uncertain < 0:
@@ -111,7 +108,6 @@ class KnownCostSampler(BaseSampler):
         self._startup, self._pool_size, self._fixed_pool = startup_trials, pool_size, fixed_pool
         self._beside = pool_size if beside_front is None else beside_front
         self._given_up, self._scores = given_up or _never, scores
-        self._log_costs = log_costs
         self._generator = np.random.default_rng(seed)
         self._pool_seed = int(self._generator.integers(2**31))
         self._independent = RandomSampler(seed=int(self._generator.integers(2**31)))
@@ -189,7 +185,6 @@ class KnownCostSampler(BaseSampler):
                 1 if (d == StudyDirection.MAXIMIZE) == (at == self._uncertain) else -1
                 for at, d in enumerate(study.directions)
             ),
-            log_costs=self._log_costs,
         )
         now = (study.study_name, space, objectives)
         memory = self._memory
@@ -258,12 +253,9 @@ class KnownCostSampler(BaseSampler):
 def _signed(reference: Sequence[float] | None, objectives: Objectives) -> Reference:
     if reference is None:
         return Reference()
-    known = objectives.scaled(np.array([reference[at] for at in objectives.known]))
-    signs = [objectives.signs[at] for at in objectives.known]
-    return Reference(
-        value=reference[objectives.uncertain] * objectives.signs[objectives.uncertain],
-        costs=tuple((known * signs).tolist()),
-    )
+    signed = [value * sign for value, sign in zip(reference, objectives.signs, strict=True)]
+    value = signed.pop(objectives.uncertain)
+    return Reference(value=value, costs=tuple(signed))
 
 
 def _never(_: FrozenTrial) -> bool:

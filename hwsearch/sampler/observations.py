@@ -72,33 +72,15 @@ class Objectives:
 
     Attributes:
         signs: of all objectives, in the study's order: 1 where the stored number is used as it is.
-        log_costs: known objectives are compared by their logarithms.
     """
 
     uncertain: int
     signs: tuple[int, ...]
-    log_costs: bool = False
 
     @property
     def known(self) -> list[int]:
         """Positions of the known objectives."""
         return [at for at in range(len(self.signs)) if at != self.uncertain]
-
-    def scaled(self, costs: Floats) -> Floats:
-        """Known objectives of any shape on the scale on which they are compared.
-
-        Raises:
-            ValueError: one that has no logarithm.
-        """
-        if not self.log_costs:
-            return costs
-        if (costs <= 0).any():
-            raise ValueError(
-                f"a cost of {costs.min():g} has no logarithm; leave log_costs out, or give costs "
-                "above 0"
-            )
-        scaled: Floats = np.log(costs)
-        return scaled
 
 
 class PriceList:
@@ -141,7 +123,7 @@ class PriceList:
         return Candidates(
             rows=rows,
             features=features,
-            costs=self._objectives.scaled(priced.costs) * signs,
+            costs=priced.costs * signs,
             violation=priced.worst_violation,
             keys=tuple(keys),
             prior_mean=prior * self._objectives.signs[self._objectives.uncertain],
@@ -268,18 +250,14 @@ class TrialReader:
         values = trial.values
         if row is None or not all(math.isfinite(value) for value in values):
             return None
-        objectives = self._objectives
-        known = objectives.scaled(np.array([values[at] for at in objectives.known]))
-        costs = [c * objectives.signs[at] for c, at in zip(known, objectives.known, strict=True)]
-        scores = [values[objectives.uncertain]]
+        signed = [v * sign for v, sign in zip(values, self._objectives.signs, strict=True)]
+        scores = [signed.pop(self._objectives.uncertain)]
         if self._scores is not None:
             # Not the last one of them: what the study was told is what counts.
-            scores = [*self._scores(trial)[:-1], *scores]
-        sign = objectives.signs[objectives.uncertain]
+            sign = self._objectives.signs[self._objectives.uncertain]
+            scores = [*(score * sign for score in self._scores(trial)[:-1]), *scores]
         feasible = all(violation <= 0 for violation in trial.constraints.values())
-        return _Told(
-            row=row, scores=tuple(score * sign for score in scores), costs=costs, feasible=feasible
-        )
+        return _Told(row=row, scores=tuple(scores), costs=signed, feasible=feasible)
 
     def _merged(
         self, told: Sequence[_Told], running: Candidates | None, closed: Candidates | None

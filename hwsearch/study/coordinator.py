@@ -25,8 +25,9 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.admission import admission
+from hwsearch.study.final_time import expected_times, finalization_s
 from hwsearch.study.finalists import baseline_candidates, finalists, plan, runners_up
-from hwsearch.study.finalize import FinalScore, finalization_s, finalize
+from hwsearch.study.finalize import FinalScore, finalize
 from hwsearch.study.folder_lock import locked
 from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.output import SHIPPING, write_front, write_model, write_run, write_trials
@@ -202,7 +203,7 @@ class Run:
                 f"{front.proxy_kendall_tau:.2f}), so {len(more)} more trials were fine-tuned fully"
             )
             self.watcher.note(asked)
-            front, searched, notes = self._finalize([*chosen, *more])
+            front, searched, notes = self._finalize([*chosen, *more], further=True)
             front, searched = _noted(front, asked), _noted(searched, asked)
         known = self._bench.predictor.recalibration
         if known is not None:
@@ -310,7 +311,10 @@ class Run:
             values = (record.accuracy, *bench.values(record.cost))
         self._store.tell(trial, record, values, admitted.violations)
 
-    def _finalize(self, chosen: Sequence[Record]) -> tuple[FrontFile, FrontFile, list[str]]:
+    def _finalize(
+        self, chosen: Sequence[Record], *, further: bool = False
+    ) -> tuple[FrontFile, FrontFile, list[str]]:
+        """Fine-tune fully; what comes further, after a front is there, is not needed."""
         bench = self._bench
         baselines = baseline_candidates(chosen, bench)
         trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
@@ -327,10 +331,15 @@ class Run:
             self._store.set_final(final.candidate.id, final.to_json())
 
         done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
+        dense = [candidate for _, candidate in baselines]
+        planned = plan(chosen, dense, bench)
+        if further:
+            planned = [replace(one, needed=False) for one in planned]
         finals = finalize(
-            plan(chosen, [candidate for _, candidate in baselines], bench),
+            planned,
             done,
             bench,
+            expected=expected_times(self._store.records(), chosen, dense, bench),
             left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
             on_phase=self.watcher.phase,
             on_step=self.watcher.step,

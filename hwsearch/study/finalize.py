@@ -4,8 +4,7 @@ The score is taken on held-out data that no decision of the search has looked at
 """
 
 import json
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,33 +12,15 @@ from torch import nn
 
 from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
 from hwsearch.accuracy.training import Recipe, Score
-from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate, canonical_json
-from hwsearch.study.finalists import (
-    MOST_FINALISTS,
-    Planned,
-    baseline_candidates,
-    by_gain,
-    finalists,
-)
-from hwsearch.study.records import Record
+from hwsearch.study.final_time import MARGIN, SHIP_START_S, Expected, ship_s
+from hwsearch.study.finalists import Planned
 from hwsearch.study.settings import derived_seed
 from hwsearch.study.trial import FINE_TUNING_RATE
 from hwsearch.study.workbench import Workbench
 
-#: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
-#: was overrun by 15 s of 230 s without it.
-_MARGIN: Final = 1.15
-#: What starting the process that scores the files takes, and exporting and scoring a file of a
-#: small network: 10 files took 2.8 s together on a busy core.
-_SHIP_START_S: Final = 4.0
-_SHIP_S: Final = 0.5
-#: The same of a file that is timed as well, since this machine is the target, until this run has
-#: timed files itself; and inferences that its timing takes, with half of the extra rounds.
-_SHIP_TIMED_S: Final = 2.5
-_TIMED_RUNS: Final = 240
-
-#: Networks in a row, the slowest of which says how long the next one will take.
+#: Networks in a row, the slowest of which, for what was expected of it, says how slow the next one
+#: will be.
 _RECENT: Final = 3
 #: A phase of its own, since an exported file is scored on the same pictures once more.
 _SCORING: Final = "held-out scoring"
@@ -77,118 +58,12 @@ class FinalScore:
         )
 
 
-def finalization_s(
-    records: Sequence[Record],
-    bench: Workbench,
-    done: Collection[str] = (),
-    room_s: float = math.inf,
-) -> float:
-    """Seconds to keep for finalization, export and verification if the search ends now.
-
-    From what the trials so far took: the time of an optimizer step is multiplied by the steps of
-    full fine-tuning, that of a scoring by its pictures, and the rest comes once. A baseline takes
-    what the largest network of its backbone took, more by as much as it has more MACs: the time
-    grows by no more than those. One more finalist is allowed for, which the next trial may bring.
-
-    Args:
-        records: of all trials so far.
-        bench: of the run.
-        done: ids of networks that were finalized before; they are only verified again.
-        room_s: no more than this is kept, but for what is needed: the most accurate finalist and
-            the baselines of its backbone.
-    """
-    chosen = finalists(records, bench)
-    if not chosen:
-        return 0.0
-    best = by_gain(chosen, bench)[0]
-    whole = [_network_s(record, record.candidate, 1.0, bench) for record in chosen]
-    times = [
-        _verified_s(record, bench)
-        if record.candidate is not None and record.candidate.id in done
-        else seconds
-        for record, seconds in zip(chosen, whole, strict=True)
-    ]
-    needed_s = times[chosen.index(best)]
-    if done or len(chosen) < MOST_FINALISTS:
-        times.append(max(whole))
-    completed = [record for record in records if record.state == "completed"]
-    for _, candidate in baseline_candidates(chosen, bench):
-        same = [r for r in completed if r.knobs.backbone == candidate.backbone]
-        largest = max(same, key=_macs)
-        factor = bench.describe(candidate).macs / _macs(largest)
-        times.append(
-            _verified_s(largest, bench)
-            if candidate.id in done
-            else _network_s(largest, candidate, max(1.0, factor), bench)
-        )
-        if candidate.backbone == best.knobs.backbone:
-            needed_s += times[-1]
-    every_s, least_s = (_SHIP_START_S + _MARGIN * seconds for seconds in (sum(times), needed_s))
-    return max(least_s, min(every_s, room_s))
-
-
-def _network_s(
-    record: Record, candidate: Candidate | None, factor: float, bench: Workbench
-) -> float:
-    """Seconds that a network takes until its file is verified.
-
-    Args:
-        record: of a completed trial.
-        candidate: of the trial, or another one of its backbone.
-        factor: by which that one takes longer.
-        bench: of the run.
-    """
-    training = bench.settings.space.training
-    last, scorings = training.rung_steps[-1], len(training.rung_steps) + 1
-    # Finding where outputs are rounded, and moving biases, takes what an export check takes.
-    found_s = bench.export_s if _rounds(candidate, bench) else 0.0
-    verified = found_s + _verified_s(record, bench)
-    if record.step_s is None or record.score_s is None:  # as if a trial were made of steps alone
-        return factor * (record.train_s * max(1.0, bench.final_steps / last) + verified)
-    # It is made and settled no more often than in a trial.
-    rest = max(0.0, record.train_s - record.step_s * last - record.score_s * scorings)
-    tuned = record.step_s * bench.final_steps + rest + record.score_s + _held_out_s(record, bench)
-    return factor * (tuned + verified)
-
-
-def _rounds(candidate: Candidate | None, bench: Workbench) -> bool:
-    """Whether outputs of a network are rounded in its file."""
-    if candidate is None or bench.fusion is None:
-        return False
-    bits = candidate.layer_bits.values()
-    return any(max(one.weight_bits, one.activation_bits) <= 8 for one in bits)
-
-
-def _verified_s(record: Record, bench: Workbench) -> float:
-    """Seconds that the file takes: scoring it is no slower than fake quantization in torch is."""
-    assert record.cost is not None
-    return _ship_s(record.cost.latency_ms.value, bench) + _held_out_s(record, bench)
-
-
-def _held_out_s(record: Record, bench: Workbench) -> float:
-    pictures = len(bench.data.test) / len(bench.data.validation)
-    return (record.score_s or 0.0) * pictures
-
-
-def _ship_s(latency_ms: float, bench: Workbench) -> float:
-    """Seconds that the file of a network takes, without being scored."""
-    if bench.profile.name != HOST_TARGET:
-        return bench.export_s + _SHIP_S
-    if bench.ship_s is not None:
-        return bench.ship_s
-    return bench.export_s + _SHIP_TIMED_S + _TIMED_RUNS * latency_ms / 1e3
-
-
-def _macs(record: Record) -> int:
-    assert record.cost is not None
-    return record.cost.macs
-
-
 def finalize(
     planned: Sequence[Planned],
     done: Mapping[str, FinalScore],
     bench: Workbench,
     *,
+    expected: Expected | None = None,
     left_s: Callable[[], float] | None = None,
     on_phase: Callable[[str], None],
     on_step: Callable[[int, int], None],
@@ -200,6 +75,8 @@ def finalize(
         planned: finalists and baselines, the first ones first; equal ones are trained once.
         done: finished earlier (a resumed run); these are not trained again.
         bench: of the run.
+        expected: what networks will take; one of which that is not known is taken to take what the
+            longest of the last three took.
         left_s: seconds that are left, export and verification included; None if all there are.
         on_phase: is told which network is next.
         on_step: is called with each optimizer step.
@@ -213,19 +90,19 @@ def finalize(
     for one in planned:
         wanted.setdefault(one.candidate.id, one)
     missing = [one for key, one in wanted.items() if key not in finals]
-    trained_s: list[float] = []
-    incomplete: set[str] = set()
+    pace = _Pace(bench, expected)
 
     def file_s(candidate: Candidate) -> float:
-        return _ship_s(bench.price(candidate).latency_ms.value, bench)
+        return ship_s(bench.price(candidate).latency_ms.value, bench)
 
     files_s = sum(file_s(final.candidate) for final in done.values())
+    incomplete: set[str] = set()
     for position, one in enumerate(missing, start=1):
         candidate = one.candidate
-        if left_s is not None and trained_s and not one.needed:
-            scoring_s = bench.wall_s[_SCORING] / len(trained_s)
-            ship_s = _SHIP_START_S + (len(finals) + 1) * scoring_s + files_s + file_s(candidate)
-            late = left_s() < max(trained_s[-_RECENT:]) + ship_s
+        if left_s is not None and finals and not one.needed:
+            scoring_s = (len(finals) + 1) * pace.scoring_s
+            after_s = SHIP_START_S + scoring_s + files_s + file_s(candidate)
+            late = left_s() < pace.tuning_s(candidate) + after_s
             if late and one.baseline:
                 incomplete.add(candidate.backbone)
             if late or candidate.backbone in incomplete:
@@ -236,8 +113,40 @@ def finalize(
         )
         finals[candidate.id] = _final(candidate, bench, on_step, on_final)
         files_s += file_s(candidate)
-        trained_s.append(finals[candidate.id].train_s)
+        pace.took(finals[candidate.id])
     return finals
+
+
+class _Pace:
+    """What the next network will take: what was expected, corrected by what the last ones took."""
+
+    def __init__(self, bench: Workbench, expected: Expected | None) -> None:
+        self._bench, self._expected = bench, expected
+        self._scored_before_s = bench.wall_s.get(_SCORING, 0.0)
+        self._trained_s: list[float] = []
+        self._slower: list[float] = []
+
+    @property
+    def scoring_s(self) -> float:
+        """Of one network on held-out pictures."""
+        if self._trained_s:
+            spent_s = self._bench.wall_s[_SCORING] - self._scored_before_s
+            return spent_s / len(self._trained_s)
+        return 0.0 if self._expected is None else self._expected.scoring_s
+
+    def tuning_s(self, candidate: Candidate) -> float:
+        """Of one network until it is scored."""
+        known = None if self._expected is None else self._expected.tuning_s.get(candidate.id)
+        if known is None:
+            return max(self._trained_s[-_RECENT:], default=0.0)
+        return known * max(self._slower[-_RECENT:], default=MARGIN)
+
+    def took(self, final: FinalScore) -> None:
+        """Learn from a network that is finished."""
+        self._trained_s.append(final.train_s)
+        known = None if self._expected is None else self._expected.tuning_s.get(final.candidate.id)
+        if known is not None:
+            self._slower.append(final.train_s / known)
 
 
 def _final(

@@ -184,8 +184,6 @@ class StudyStore:
             beside_front=_BESIDE,
             given_up=lambda trial: _RECORD in trial.user_attrs,
             scores=lambda trial: Record.from_json(trial.user_attrs[_RECORD]).accuracies,
-            # A halving is worth as much at 20 ms as at 2, as it is to those who read a front.
-            log_costs=True,
             seed=derived_seed(self._seed, "pool"),
         )
 

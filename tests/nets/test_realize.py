@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hwsearch.errors import BackboneError
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
-from hwsearch.nets.realize import check_priced, pruned
+from hwsearch.nets.realize import check_priced, check_weights, pruned
 
 REF = BackboneRef(name="lcnet_050", classes=10, stem_stride=1)
 
@@ -44,12 +45,36 @@ def test_pruned_when_nothing_is_removed_is_a_copy(blueprint: Blueprint, base: nn
     )
 
 
-def test_check_priced_when_channels_differ(blueprint: Blueprint, base: nn.Module) -> None:
+@pytest.mark.parametrize("check", [check_priced, check_weights])
+def test_check_when_channels_differ(
+    blueprint: Blueprint, base: nn.Module, check: Callable[[nn.Module, NetworkDesc], None]
+) -> None:
     group = blueprint.graph.groups[0]
     wrong = blueprint.describe({group.name: group.channels - 1})
     count = group.channels
     with pytest.raises(BackboneError, match=rf"priced with 3 -> {count - 1} .* has 3 -> {count}"):
-        check_priced(base, wrong)
+        check(base, wrong)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        REF,
+        BackboneRef(name="resnet10t", classes=10),
+        BackboneRef(name="regnety_002", classes=10),
+        BackboneRef(name="convnext_atto", classes=10),
+        BackboneRef(name="mobilenetv2_050", classes=10),
+    ],
+    ids=lambda ref: ref.name,
+)
+def test_weights_of_every_layer_are_checked(ref: BackboneRef) -> None:
+    """Each group is pruned in turn, and priced as if it had lost one channel less."""
+    blueprint, base = make_blueprint(ref, 32), build(ref, 32)
+    for group in blueprint.graph.groups:
+        model = pruned(base, blueprint, {group.name: (0, 1)}, traced=False)
+        check_weights(model, blueprint.describe({group.name: group.channels - 2}))
+        with pytest.raises(BackboneError, match="was priced with"):
+            check_weights(model, blueprint.describe({group.name: group.channels - 1}))
 
 
 def test_check_priced_when_macs_differ(blueprint: Blueprint, base: nn.Module) -> None:

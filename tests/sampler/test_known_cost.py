@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -350,37 +349,6 @@ def test_of_two_that_promise_as_much_the_quicker_one_is_tried() -> None:
         return [one["kind"] for one in play(study, 12)][5:]
 
     assert first(price).count("left") < first(slow_or_quick).count("left")
-
-
-def test_logarithms_of_costs_are_those_of_prices_that_are_logarithms() -> None:
-    def powers(candidates: Sequence[Parameters]) -> Priced:
-        return Priced(costs=np.exp(price(candidates).costs))
-
-    def asked(sampler: KnownCostSampler, cost: Callable[[float], float]) -> list[Any]:
-        study = make_study(sampler)
-        found = []
-        for _ in range(12):
-            trial = study.ask(SPACE)
-            study.tell(trial, [accuracy_of(trial.params), cost(cost_of(trial.params))])
-            found.append(trial.params)
-        return found
-
-    plain = KnownCostSampler(price, space=SPACE, pool_size=DRAWN, seed=0, reference=(0.0, 23.0))
-    logs = KnownCostSampler(
-        powers,
-        space=SPACE,
-        pool_size=DRAWN,
-        seed=0,
-        reference=(0.0, math.exp(23.0)),
-        log_costs=True,
-    )
-    assert asked(logs, math.exp) == asked(plain, float)
-
-
-def test_a_cost_without_a_logarithm_is_refused() -> None:
-    study = make_study(KnownCostSampler(price, space=SPACE, pool_size=300, log_costs=True, seed=0))
-    with pytest.raises(ValueError, match="a cost of 0 has no logarithm; leave log_costs out"):
-        study.ask(SPACE)
 
 
 def test_trials_of_another_space_or_without_values_are_left_out() -> None:

@@ -8,8 +8,9 @@ from torch import nn
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.nets.quantize import quantized_outputs
+from hwsearch.study.final_time import Expected, expected_times, finalization_s
 from hwsearch.study.finalists import Planned, baseline_candidates, finalists
-from hwsearch.study.finalize import FinalScore, finalization_s, finalize
+from hwsearch.study.finalize import FinalScore, finalize
 from hwsearch.study.records import Record
 from hwsearch.study.workbench import Workbench
 
@@ -97,6 +98,41 @@ def test_finalize_when_baselines_come_too_late_leaves_their_backbone_out(
         on_final=lambda _final, _model: None,
     )
     assert set(finals) == {first.id}
+
+
+def test_finalize_when_time_is_short_still_trains_what_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each network is held against what is left by what it is expected to take itself."""
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    bench = make_bench()
+    first, slow, quick = (bench.baseline(make_knobs(), bits) for bits in (FP32, FP16, INT8))
+    finals = finalize(
+        [Planned(candidate=first), *(Planned(candidate=x, needed=False) for x in (slow, quick))],
+        {},
+        bench,
+        expected=Expected(tuning_s={first.id: 1.0, slow.id: 1e6, quick.id: 1e-6}, scoring_s=0.1),
+        left_s=lambda: 100.0,
+        on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+        on_final=lambda _final, _model: None,
+    )
+    assert set(finals) == {first.id, quick.id}
+
+
+def test_time_of_tuning_is_that_of_the_networks_own_steps() -> None:
+    bench = make_bench()
+    dense = bench.baseline(make_knobs(), FP32)
+    record = timed(0, bench, train_s=1.0, step_s=0.1, score_s=0.2, part=0.5)
+    # 2 steps and 3 scorings of 1 s leave 0.2 s; held-out pictures are as many as validated ones.
+    own = 0.1 * bench.final_steps + 0.2 + 0.2 + 0.2 * len(bench.data.test) / 30
+    found = expected_times([record], [record], [dense], bench)
+    assert record.candidate is not None
+    assert found.tuning_s == {
+        record.candidate.id: pytest.approx(own),
+        dense.id: pytest.approx(2 * own, rel=1e-3),
+    }
+    assert found.scoring_s == pytest.approx(0.2 * len(bench.data.test) / 30)
 
 
 def timed(

@@ -13,10 +13,10 @@ from torch import nn
 from hwsearch.accuracy import ladder
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
-from hwsearch.study import coordinator, finalize, trial, workbench
+from hwsearch.study import coordinator, final_time, finalize, trial, workbench
 from hwsearch.study.coordinator import Run
+from hwsearch.study.final_time import finalization_s
 from hwsearch.study.finalists import finalists
-from hwsearch.study.finalize import finalization_s
 from hwsearch.study.progress import Silent
 from hwsearch.study.records import Record
 
@@ -120,7 +120,7 @@ def test_a_run_ends_within_its_limit_and_uses_it(
 
     searched_s, kept_s = kept_back[-1]
     # Export and verification are not part of this run; a scoring for each of 12 is what they take.
-    ship_s = finalize._SHIP_START_S + 12 * (finalize._SHIP_S + rest_s)
+    ship_s = final_time.SHIP_START_S + 12 * (final_time._SHIP_S + rest_s)
     assert work.now_s - searched_s + ship_s <= kept_s
     assert 0.75 * limit_s <= work.now_s + ship_s <= limit_s
 
@@ -148,7 +148,7 @@ def test_a_machine_that_becomes_slower_tunes_fewer_networks(
     late = {int(trial) for trial in told[1].split(", ")}
     best = max((row for row in rows if row.accuracy_rung2), key=lambda row: row.accuracy_rung2 or 0)
     assert best.trial in tuned
-    ship_s = finalize._SHIP_START_S + (len(tuned) + 2) * (finalize._SHIP_S + 2.5)
+    ship_s = final_time.SHIP_START_S + (len(tuned) + 2) * (final_time._SHIP_S + 2.5)
     assert work.now_s + ship_s <= limit_s
 
     # With more time the others are trained, too, and none of the first again.
