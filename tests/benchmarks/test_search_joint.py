@@ -84,6 +84,28 @@ def test_training_goes_on_where_it_stopped(
     assert len(trained) == len(set(trained)) == len(joint_truth.read_rows(path)) == 5
 
 
+def test_a_part_may_be_drawn_and_is_the_same_again(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_one(choice: Choice, candidate: Candidate, *_: Any) -> dict[str, str | int | float]:
+        return fake_row(choice, candidate, bench)
+
+    def trained(path: Path, seed: int | None, *parts: int) -> list[str]:
+        for most in parts:
+            drawn = None if seed is None else np.random.default_rng(seed)
+            joint_truth.train_all(bench, path, 1, ("test_resnet",), most, drawn)
+        return [row["candidate"] for row in joint_truth.read_rows(path)]
+
+    monkeypatch.setattr(joint_truth, "train_one", train_one)
+    whole = trained(tmp_path / "whole.csv", 0, 6)
+    assert trained(tmp_path / "parts.csv", 0, 4, 2) == whole
+    assert trained(tmp_path / "other.csv", 1, 6) != whole
+    assert trained(tmp_path / "plain.csv", None, 6) != whole
+    part = replay_joint.problems(tmp_path / "whole.csv", partly=True)["size_bytes"]
+    assert len(part.accuracy_percent) == 6
+    assert set(part.choices["backbone"]) == {"test_resnet"}
+
+
 @pytest.fixture(scope="module")
 def truth(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("joint") / "truth.csv"
