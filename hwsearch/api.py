@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, overload
 
 from hwsearch.errors import NothingFitsError, RunError
 from hwsearch.report.stored import FrontFile, ModelEntry
-from hwsearch.study.preflight import Checked, check, preflight, stored_run
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.preflight import Checked, check, preflight, stored_run
+from hwsearch.study.asked.settings import RunSettings
 from hwsearch.units import parse_duration_s
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hwsearch.report.prediction import ModelPrediction
     from hwsearch.study.coordinator import Run
-    from hwsearch.study.progress import Watcher
+    from hwsearch.study.trials.progress import Watcher
 
 DEFAULT_SPACE: Final = "tiny"
 DEFAULT_OUT: Final = Path("results")
@@ -170,7 +170,7 @@ def run(
     """Execute a checked run in its folder."""
     # They need torch, which the prediction of a file must not wait for.
     from hwsearch.study.coordinator import Run
-    from hwsearch.study.progress import Silent
+    from hwsearch.study.trials.progress import Silent
 
     work = Run(checked=checked, folder=folder, command=command, watcher=watcher or Silent())
     return search_and_ship(work)
@@ -195,7 +195,7 @@ def resume(
         RunError: the folder holds no run, or the data or profile have changed since.
     """
     from hwsearch.study.coordinator import Run
-    from hwsearch.study.progress import Silent
+    from hwsearch.study.trials.progress import Silent
 
     stored = stored_run(folder)
     changes: dict[str, object] = {}
@@ -232,7 +232,7 @@ def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
     """
     from hwsearch.deploy.network_file import load_network
     from hwsearch.ship.run_folder import chosen, open_run
-    from hwsearch.study.output import WEIGHTS_FILE
+    from hwsearch.study.written.output import WEIGHTS_FILE
 
     if trial == "all":
         raise RunError("one network is loaded at a time; give a trial's number, or pick")
@@ -266,7 +266,7 @@ def export(
     """
     from hwsearch.ship.export import ExportOptions
     from hwsearch.ship.finish import export_run
-    from hwsearch.study.progress import Silent
+    from hwsearch.study.trials.progress import Silent
 
     options = ExportOptions(dynamic_batch=dynamic_batch, bake=bake)
     return export_run(Path(run), str(trial), options, watcher or Silent())
@@ -297,7 +297,7 @@ def verify(
         NothingFitsError: nothing meets the budget once it is measured; the report is written.
     """
     from hwsearch.ship.finish import verify_run
-    from hwsearch.study.progress import Silent
+    from hwsearch.study.trials.progress import Silent
 
     front = verify_run(
         Path(run),
@@ -330,7 +330,7 @@ def verify_log(
         NothingFitsError: nothing meets the budget any more; the report is written.
     """
     from hwsearch.ship.finish import verify_log as take
-    from hwsearch.study.progress import Silent
+    from hwsearch.study.trials.progress import Silent
 
     name = None if trial is None else str(trial)
     return Result(folder=Path(run), front=take(Path(run), Path(log), name, watcher or Silent()))

@@ -12,8 +12,8 @@ from PIL import Image
 import hwsearch
 from hwsearch import api
 from hwsearch.errors import HwsearchError, NothingFitsError, RunError, UnitError
-from hwsearch.study.preflight import Checked, check
-from hwsearch.study.records import Record
+from hwsearch.study.asked.preflight import Checked, check
+from hwsearch.study.trials.records import Record
 
 BACKBONE = """
 from torch import nn

@@ -5,7 +5,7 @@ import pytest
 from hwsearch.hardware.targets import list_profiles
 from hwsearch.space.search_space import SearchSpace, list_spaces, load_space
 from hwsearch.space.timm_names import timm_names
-from hwsearch.study.preflight import check_space_bits
+from hwsearch.study.asked.preflight import check_space_bits
 
 #: Family of each shipped backbone by the start of its name.
 FAMILIES = {

@@ -36,10 +36,10 @@ from hwsearch.ship.export import ExportOptions, export_model
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import apply_settings, load_space
-from hwsearch.study.output import write_model
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.written.output import write_model
 
 BACKBONES: Final = (
     "resnet10t", "mobilenetv2_050", "mobilenetv3_small_050", "lcnet_050", "test_efficientnet",

@@ -69,13 +69,13 @@ from hwsearch.report.stored import BaselineEntry, read_run_file
 from hwsearch.ship.export import ONNX_FILE, state_of
 from hwsearch.ship.run_folder import open_run
 from hwsearch.space.knobs import Knobs, dense
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.preflight import Checked, check
+from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.output import SHIPPING
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import Checked, check
-from hwsearch.study.progress import Silent
-from hwsearch.study.storage import ProposedTrial, read_records
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.trials.progress import Silent
+from hwsearch.study.written.output import SHIPPING
+from hwsearch.study.written.storage import ProposedTrial, read_records
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 #: Of the reference latency: a network is admitted at 90 % confidence, and at 1.5 times its measured

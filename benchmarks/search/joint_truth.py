@@ -32,11 +32,11 @@ from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import check
-from hwsearch.study.settings import derived_seed
-from hwsearch.study.trial import FINE_TUNING_RATE
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.preflight import check
+from hwsearch.study.asked.settings import derived_seed
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.trials.trial import FINE_TUNING_RATE
 
 BACKBONES: Final = ("test_resnet", "test_efficientnet")
 RATIOS: Final = (0.0, 0.25, 0.5)

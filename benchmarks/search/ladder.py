@@ -35,12 +35,12 @@ from hwsearch.accuracy.ladder import CALIBRATION_BATCHES
 from hwsearch.accuracy.training import STATISTICS_BATCHES
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
-from hwsearch.study.finalists import Planned
-from hwsearch.study.finalize import finalize
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import Checked, check
-from hwsearch.study.trial import Pace, rungs
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.preflight import Checked, check
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.finalists import Planned
+from hwsearch.study.finals.finalize import finalize
+from hwsearch.study.trials.trial import Pace, rungs
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _QUICK: Final = 6

@@ -14,7 +14,7 @@ Counted are the trials until 95 % and 98 % of the volume under the true front ar
 its ideal and its nadir point, with the logarithm of the cost: fp32 costs up to 16 times as much,
 and on a linear axis one well-placed network has 95 % already. ``reached`` is the share of seeds
 that got there within the limit, and the others count as the limit. Ours sees the features that the
-tool gives it (``hwsearch.study.pricing.network_features``).
+tool gives it (``hwsearch.study.candidates.pricing.network_features``).
 """
 
 import argparse
@@ -41,7 +41,7 @@ from scipy.stats import kendalltau
 
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.sampler.priced import Floats
-from hwsearch.study.pricing import network_features
+from hwsearch.study.candidates.pricing import network_features
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 COSTS: Final = ("size_bytes", "bitfusion_latency_ms")

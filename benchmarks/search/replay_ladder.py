@@ -11,10 +11,10 @@ networks of ``FULL.csv`` are searched, which may be drawn from the space::
     python benchmarks/search/joint_truth.py PICTURES --steps 160 --drawn --most 240 --out FOLDER
 
 Each sampler searches twice. With full training only, every trial is a full fine-tuning. On the
-ladder a trial climbs the rungs as long as the tool's rule lets it (``hwsearch.study.promotion``),
-and when the search ends the tool's finalists are fine-tuned fully, in the tool's order. Samplers
-see validation accuracies; what counts is the accuracy on held-out pictures of networks that were
-fine-tuned fully.
+ladder a trial climbs the rungs as long as the tool's rule lets it, and when the search ends the
+tool's finalists are fine-tuned fully, in the tool's order. Samplers see validation accuracies; what
+counts is the accuracy on held-out pictures of networks that were fine-tuned fully. Compare the two
+ways of one sampler: that some networks of the space are not in the table is told to ours alone.
 
 A search may end after any trial, and its finalization after any finalist; its seconds are the least
 after which its front has the share of the volume under the true front (between its ideal and its
@@ -41,8 +41,8 @@ from replay_joint import COSTS, problems
 
 from hwsearch.accuracy.training import Score
 from hwsearch.sampler import KnownCostSampler
-from hwsearch.study.finalists import gain_order, outer_layers
-from hwsearch.study.promotion import Climb, stop_reason
+from hwsearch.study.finals.finalists import gain_order, outer_layers
+from hwsearch.study.trials.promotion import Climb, stop_reason
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 SHARES_PERCENT: Final = (90, 95)

@@ -79,7 +79,7 @@ def command(
     hwsearch run --target jetson --budget 10ms
     hwsearch run --target jetson-nano --budget 8ms --data pictures/ --time-limit 20m
     """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
-    from hwsearch.study.preflight import check, stored_run
+    from hwsearch.study.asked.preflight import check, stored_run
 
     if resume_folder is not None:
         if target is not None or budgets:

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from hwsearch.study.progress import Watcher
-    from hwsearch.study.records import Record
+    from hwsearch.study.trials.progress import Watcher
+    from hwsearch.study.trials.records import Record
 
 #: Plain output says where a long phase is at most this often.
 _QUIET_S: Final = 15.0

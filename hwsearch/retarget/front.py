@@ -13,8 +13,9 @@ from hwsearch.report.stored import (
     ModelEntry,
 )
 from hwsearch.retarget.pricing import Priced
-from hwsearch.study.admission import Admission, admission
-from hwsearch.study.front import (
+from hwsearch.study.asked.admission import Admission, admission
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.finals.front import (
     baseline_reason,
     best_baseline,
     extrapolation_notes,
@@ -23,9 +24,8 @@ from hwsearch.study.front import (
     pick,
     pick_reason,
 )
-from hwsearch.study.output import budget_entries, profile_entry
-from hwsearch.study.records import cost_entry
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.trials.records import cost_entry
+from hwsearch.study.written.output import budget_entries, profile_entry
 from hwsearch.units import Quantity
 
 EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)

@@ -28,11 +28,11 @@ from hwsearch.retarget.front import Asked, Scored, repriced_front
 from hwsearch.retarget.pricing import Priced, price
 from hwsearch.retarget.trials import FinishedRun, open_finished
 from hwsearch.space.candidate import Candidate, canonical_json
-from hwsearch.study.admission import admission, check_energy
-from hwsearch.study.backbones import Backbones
-from hwsearch.study.output import write_front, write_rows
-from hwsearch.study.records import Record
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.admission import admission, check_energy
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.candidates.backbones import Backbones
+from hwsearch.study.trials.records import Record
+from hwsearch.study.written.output import write_front, write_rows
 from hwsearch.units import Quantity, parse_budgets
 
 #: Folder inside a run folder that holds what was made for other targets.

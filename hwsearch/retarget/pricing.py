@@ -14,7 +14,7 @@ from hwsearch.hardware.kernels import WEIGHTED_KINDS, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile, bits_name
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.backbones import Backbones
+from hwsearch.study.candidates.backbones import Backbones
 
 
 @dataclass(frozen=True, kw_only=True)

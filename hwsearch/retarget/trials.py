@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from hwsearch.errors import RunError
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_front, read_run
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.records import Record
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.storage import read_records
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.trials.records import Record
+from hwsearch.study.written.storage import read_records
 
 
 @dataclass(frozen=True, kw_only=True)

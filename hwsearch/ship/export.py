@@ -29,7 +29,7 @@ from hwsearch.ship.handover.convert import FLOAT_FILE
 from hwsearch.ship.handover.write import needs_float_file, write_handover
 from hwsearch.ship.offer import ModelState
 from hwsearch.ship.run_folder import OpenedRun, ShippedModel
-from hwsearch.study.output import LAYERS_FILE, WEIGHTS_FILE
+from hwsearch.study.written.output import LAYERS_FILE, WEIGHTS_FILE
 
 ONNX_FILE: Final = "model.onnx"
 #: Why a file could not be made, for as long as it could not.

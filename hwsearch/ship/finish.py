@@ -29,9 +29,9 @@ from hwsearch.ship.verify import (
     score_models,
     time_models,
 )
-from hwsearch.study.folder_lock import locked
-from hwsearch.study.output import SHIPPING, add_wall_s
-from hwsearch.study.progress import Watcher
+from hwsearch.study.trials.progress import Watcher
+from hwsearch.study.written.folder_lock import locked
+from hwsearch.study.written.output import SHIPPING, add_wall_s
 
 
 def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:

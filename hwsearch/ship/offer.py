@@ -23,8 +23,9 @@ from hwsearch.report.stored import (
     VerifiedEntry,
 )
 from hwsearch.report.verified import VerifyFile
-from hwsearch.study.admission import Admission, admission
-from hwsearch.study.front import (
+from hwsearch.study.asked.admission import Admission, admission
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.finals.front import (
     baseline_reason,
     best_baseline,
     never_worse,
@@ -32,7 +33,6 @@ from hwsearch.study.front import (
     pick,
     pick_reason,
 )
-from hwsearch.study.settings import RunSettings
 from hwsearch.units import format_quantity
 
 EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)

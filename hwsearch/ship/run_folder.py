@@ -16,9 +16,9 @@ from hwsearch.report.stored import (
     ModelEntry,
     read_front,
 )
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import stored_run
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.preflight import stored_run
+from hwsearch.study.asked.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from hwsearch.ship.run_folder import OpenedRun, ShippedModel
 from hwsearch.ship.runtimes import timed_by
 from hwsearch.ship.scoring import RefusedFile, score_files
 from hwsearch.ship.trtexec_log import TrtexecLog, read_log
-from hwsearch.study.output import WEIGHTS_FILE, host_name, write_front
+from hwsearch.study.written.output import WEIGHTS_FILE, host_name, write_front
 
 #: How far two measurements of one file differ at least, as a standard deviation of the logarithm.
 #: Two measurements of one net in fresh processes differed by 1.7 % (median of 399 on a shared

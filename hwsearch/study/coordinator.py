@@ -24,22 +24,28 @@ from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.knobs import Knobs, anchors
-from hwsearch.study.admission import admission
-from hwsearch.study.final_time import expected_times, finalization_s
-from hwsearch.study.finalists import baseline_candidates, finalists, plan, runners_up
-from hwsearch.study.finalize import FinalScore, finalize
-from hwsearch.study.folder_lock import locked
-from hwsearch.study.offer import empty_front, make_front, reachable, reachable_text
-from hwsearch.study.output import SHIPPING, write_front, write_model, write_run, write_trials
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.asked.pictures import load_pictures
+from hwsearch.study.asked.preflight import Checked
+from hwsearch.study.candidates.pricing import KnobPricer
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.final_time import expected_times, finalization_s
+from hwsearch.study.finals.finalists import baseline_candidates, finalists, plan, runners_up
+from hwsearch.study.finals.finalize import FinalScore, finalize
+from hwsearch.study.finals.offer import empty_front, make_front, reachable, reachable_text
 from hwsearch.study.own_machine import recalibrated
-from hwsearch.study.pictures import load_pictures
-from hwsearch.study.preflight import Checked
-from hwsearch.study.pricing import KnobPricer
-from hwsearch.study.progress import Watcher
-from hwsearch.study.records import Record
-from hwsearch.study.storage import ProposedTrial, StudyStore
-from hwsearch.study.trial import Trial
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.trials.progress import Watcher
+from hwsearch.study.trials.records import Record
+from hwsearch.study.trials.trial import Trial
+from hwsearch.study.written.folder_lock import locked
+from hwsearch.study.written.output import (
+    SHIPPING,
+    write_front,
+    write_model,
+    write_run,
+    write_trials,
+)
+from hwsearch.study.written.storage import ProposedTrial, StudyStore
 
 #: Of the planned trials at most one in so many is an anchor; a short run does without.
 _ANCHOR_SHARE: Final = 5

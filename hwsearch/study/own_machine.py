@@ -17,7 +17,7 @@ from hwsearch.hardware.measure.machine_speed import measure_with_reference
 from hwsearch.hardware.measure.places import LocalPlace
 from hwsearch.hardware.recalibration import Recalibration, recalibrate
 from hwsearch.space.knobs import dense
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates.workbench import Workbench
 
 #: Backbones that are timed, each dense in fp32 and int8, and half pruned at its cheapest bits.
 _MOST_BACKBONES: Final = 6

@@ -11,7 +11,7 @@ from predictor_room import Options, Row, spread
 
 from hwsearch.bits import FP32, INT8
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(scope="module")

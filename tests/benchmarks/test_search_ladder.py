@@ -1,7 +1,7 @@
 import pytest
 from ladder import Climb, climb_all, ladder_rows, rung0_rows
 
-from hwsearch.study.preflight import check
+from hwsearch.study.asked.preflight import check
 
 
 def make_climbs() -> list[Climb]:

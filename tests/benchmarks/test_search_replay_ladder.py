@@ -10,7 +10,7 @@ from problem import Truth
 from replay_joint import problems
 from replay_ladder import End, Way, networks, search, table, told, until
 
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hwsearch.accuracy.training import Score
 from hwsearch.cli.view import LiveView, PlainView, open_view, print_table, trial_text
 from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.records import Record
+from hwsearch.study.trials.records import Record
 
 
 def made(trial: int, correct: int | None = None, **changes: object) -> Record:

@@ -8,10 +8,10 @@ from study_fixtures import make_settings
 from tiny_network import make_data
 
 from hwsearch.hardware.targets import load_profile
-from hwsearch.study import pictures
+from hwsearch.study.asked import pictures
+from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.coordinator import Run
-from hwsearch.study.preflight import Checked
-from hwsearch.study.progress import Silent
+from hwsearch.study.trials.progress import Silent
 
 SEARCHED_FOR = "jetson-orin-nano"
 

@@ -16,8 +16,8 @@ from hwsearch.retarget import make
 from hwsearch.retarget.make import reprice_run
 from hwsearch.retarget.pricing import Priced
 from hwsearch.retarget.trials import open_finished
-from hwsearch.study.backbones import Backbones
-from hwsearch.study.records import cost_entry
+from hwsearch.study.candidates.backbones import Backbones
+from hwsearch.study.trials.records import cost_entry
 
 SEARCHED_FOR = "jetson-orin-nano"
 #: Has fp32 and int8, and no fp16.

@@ -8,7 +8,7 @@ from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.targets import load_profile
 from hwsearch.retarget.pricing import Priced, price
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.backbones import Backbones
+from hwsearch.study.candidates.backbones import Backbones
 
 CLASSES = 3
 

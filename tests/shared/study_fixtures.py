@@ -15,10 +15,10 @@ from hwsearch.report.stored import BaselineEntry, ModelEntry, TrialState
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import SearchSpace
-from hwsearch.study.preflight import Checked
-from hwsearch.study.records import Record
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.preflight import Checked
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.trials.records import Record
 
 BUDGETS = ("1ms", "1MB")
 CONFIDENCE = 0.9

@@ -18,12 +18,12 @@ from hwsearch.report.stored import SEARCHED_FILE
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import SearchSpace
-from hwsearch.study.finalize import FinalScore
-from hwsearch.study.offer import make_front
-from hwsearch.study.output import write_front, write_model, write_run, write_trials
-from hwsearch.study.records import Record
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.finalize import FinalScore
+from hwsearch.study.finals.offer import make_front
+from hwsearch.study.trials.records import Record
+from hwsearch.study.written.output import write_front, write_model, write_run, write_trials
 
 BASELINES: Final = (
     ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),

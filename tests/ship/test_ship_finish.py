@@ -35,7 +35,7 @@ from hwsearch.ship.finish import export_run, ship_run, verify_log, verify_run
 from hwsearch.ship.measured import recalibrated_by
 from hwsearch.ship.run_folder import open_run
 from hwsearch.ship.verify import LEAST_SIGMA_LOG
-from hwsearch.study.progress import Silent
+from hwsearch.study.trials.progress import Silent
 
 SCHEMA = json.loads(Path(stored.__file__).with_name("front.schema.json").read_text("utf-8"))
 KEYS = ("trial_0000", "trial_0003", "baseline_dense-fp32_tiny", "baseline_uniform-int8_tiny")

@@ -8,7 +8,7 @@ from hwsearch.accuracy.training import Score
 from hwsearch.report.stored import BaselineEntry, FrontFile, ModelEntry
 from hwsearch.report.verified import VerifyFile
 from hwsearch.ship.offer import ModelState, cost_of, offered_front
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.settings import RunSettings
 
 Json = dict[str, Any]
 PICTURES = 1000

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from tiny_network import make_data
 
-from hwsearch.study import pictures
+from hwsearch.study.asked import pictures
 
 
 @pytest.fixture

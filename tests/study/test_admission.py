@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from study_fixtures import make_cost, make_profile
 
 from hwsearch.errors import TargetError
-from hwsearch.study.admission import (
+from hwsearch.study.asked.admission import (
     admission,
     check_energy,
     prediction_of,

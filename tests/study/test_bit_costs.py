@@ -13,7 +13,7 @@ from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.blueprint import make_blueprint
-from hwsearch.study.bit_costs import BitCosts, _without_int8
+from hwsearch.study.candidates.bit_costs import BitCosts, _without_int8
 
 ROOT = Path(__file__).resolve().parents[2]
 #: ReLU throughout; hard-swish, squeeze and excitation; SiLU and depthwise layers; attention.
@@ -83,7 +83,7 @@ def test_a_runtime_that_fuses_conversions_needs_no_chain(monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> dict[str, LayerBits]:
         raise AssertionError("asked for a chain")
 
-    monkeypatch.setattr("hwsearch.study.bit_costs.allocate_chain", refuse)
+    monkeypatch.setattr("hwsearch.study.candidates.bit_costs.allocate_chain", refuse)
     network = network_of("test_resnet")
     found = costs_on(make_profile()).allocate(network, 1.0)
     assert set(found) == {kernel.name for kernel in network.weighted}

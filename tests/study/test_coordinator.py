@@ -21,11 +21,12 @@ from hwsearch.errors import (
 )
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
-from hwsearch.study import coordinator, offer
+from hwsearch.study import coordinator
 from hwsearch.study.coordinator import Run
-from hwsearch.study.progress import Silent
-from hwsearch.study.records import Record
-from hwsearch.study.trial import Trial
+from hwsearch.study.finals import offer
+from hwsearch.study.trials.progress import Silent
+from hwsearch.study.trials.records import Record
+from hwsearch.study.trials.trial import Trial
 from hwsearch.units import parse_budgets
 
 TRIALS = 8

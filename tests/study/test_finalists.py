@@ -7,7 +7,7 @@ from tiny_network import OWN
 
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP32, INT8
-from hwsearch.study.finalists import (
+from hwsearch.study.finals.finalists import (
     Planned,
     baseline_candidates,
     by_gain,
@@ -15,7 +15,7 @@ from hwsearch.study.finalists import (
     plan,
     runners_up,
 )
-from hwsearch.study.records import Record
+from hwsearch.study.trials.records import Record
 
 
 def point(trial: int, right: int, latency_ms: float, *, state: str = "completed") -> Record:

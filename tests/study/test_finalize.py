@@ -8,11 +8,11 @@ from torch import nn
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.nets.quantize import quantized_outputs
-from hwsearch.study.final_time import Expected, expected_times, finalization_s
-from hwsearch.study.finalists import Planned, baseline_candidates, finalists
-from hwsearch.study.finalize import FinalScore, finalize
-from hwsearch.study.records import Record
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.final_time import Expected, expected_times, finalization_s
+from hwsearch.study.finals.finalists import Planned, baseline_candidates, finalists
+from hwsearch.study.finals.finalize import FinalScore, finalize
+from hwsearch.study.trials.records import Record
 
 
 def test_final_when_written_and_read() -> None:

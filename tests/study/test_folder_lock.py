@@ -4,7 +4,7 @@ import pytest
 from filelock import FileLock
 
 from hwsearch.errors import RunError, RunLockedError
-from hwsearch.study.folder_lock import locked
+from hwsearch.study.written.folder_lock import locked
 
 
 def test_folder_when_held_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from study_fixtures import baseline_entry, make_cost, model_entry
 
-from hwsearch.study.admission import admission
-from hwsearch.study.front import (
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.finals.front import (
     never_worse,
     non_dominated,
     notes,

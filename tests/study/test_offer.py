@@ -2,8 +2,8 @@ import pytest
 from study_fixtures import make_bench, make_knobs
 from tiny_network import OWN, PX
 
-from hwsearch.study.admission import upper_of
-from hwsearch.study.offer import empty_front, reachable, reachable_text
+from hwsearch.study.asked.admission import upper_of
+from hwsearch.study.finals.offer import empty_front, reachable, reachable_text
 
 
 def test_reachable_when_the_budget_is_generous() -> None:

@@ -13,8 +13,8 @@ from hwsearch.accuracy.training import Score
 from hwsearch.bits import INT8
 from hwsearch.nets.backbone import build
 from hwsearch.report.stored import ModelEntry, TrialRow, TrialState, read_run_file
-from hwsearch.study.admission import admission
-from hwsearch.study.output import add_wall_s, entry, write_model, write_run, write_trials
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.written.output import add_wall_s, entry, write_model, write_run, write_trials
 from hwsearch.units import parse_budgets
 
 

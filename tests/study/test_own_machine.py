@@ -20,12 +20,12 @@ from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.report.stored import SEARCHED_FILE, read_front, read_run_file
 from hwsearch.study import coordinator, own_machine
+from hwsearch.study.asked.preflight import Checked
+from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.output import SHIPPING
 from hwsearch.study.own_machine import recalibrated
-from hwsearch.study.preflight import Checked
-from hwsearch.study.progress import Silent
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.trials.progress import Silent
+from hwsearch.study.written.output import SHIPPING
 
 FACTOR = 1.7
 

@@ -8,7 +8,7 @@ import pytest
 from study_fixtures import make_picture_folder, make_profile, make_space
 
 from hwsearch.errors import DataError, RunError, TargetError, UnitError
-from hwsearch.study.preflight import Checked, check, check_space_bits, stored_run
+from hwsearch.study.asked.preflight import Checked, check, check_space_bits, stored_run
 
 
 def ask(**changes: Any) -> Checked:
@@ -75,7 +75,7 @@ def test_stored_run_when_it_cannot_be_used(tmp_path: Path, text: str | None, mes
 
 
 def test_preflight_when_imported_takes_no_torch() -> None:
-    code = "import sys, hwsearch.study.preflight; sys.exit('torch' in sys.modules)"
+    code = "import sys, hwsearch.study.asked.preflight; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,9 +8,9 @@ from scipy.stats import spearmanr
 from study_fixtures import make_bench, make_knobs, make_space
 
 from hwsearch.space.knobs import Knobs, knob_choices
-from hwsearch.study.admission import admission
-from hwsearch.study.pricing import KnobPricer
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.candidates.pricing import KnobPricer
+from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(autouse=True)

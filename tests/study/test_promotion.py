@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwsearch.accuracy.training import Score
-from hwsearch.study.promotion import Climb, stop_reason
+from hwsearch.study.trials.promotion import Climb, stop_reason
 
 RUNGS = 3
 

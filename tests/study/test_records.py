@@ -10,7 +10,7 @@ from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError
 from hwsearch.report.stored import TRIAL_COLUMNS
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.records import Record, cost_entry
+from hwsearch.study.trials.records import Record, cost_entry
 
 
 @pytest.mark.parametrize(

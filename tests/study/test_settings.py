@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from study_fixtures import make_settings, make_space
 
-from hwsearch.study.settings import RunSettings, derived_seed, full_steps
+from hwsearch.study.asked.settings import RunSettings, derived_seed, full_steps
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
 SEED_OF_BASE = 517365728

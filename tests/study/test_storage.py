@@ -12,7 +12,7 @@ from hwsearch.report.stored import TrialState as RecordState
 from hwsearch.sampler import Priced, Pricer
 from hwsearch.sampler.priced import Parameters
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.storage import STUDY_FILE, StudyStore, read_records
+from hwsearch.study.written.storage import STUDY_FILE, StudyStore, read_records
 from hwsearch.units import Quantity
 
 WITHIN: dict[Quantity, float] = {"latency": -0.5}

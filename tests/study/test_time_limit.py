@@ -13,12 +13,15 @@ from torch import nn
 from hwsearch.accuracy import ladder
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
-from hwsearch.study import coordinator, final_time, finalize, trial, workbench
+from hwsearch.study import coordinator
+from hwsearch.study.candidates import workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.final_time import finalization_s
-from hwsearch.study.finalists import finalists
-from hwsearch.study.progress import Silent
-from hwsearch.study.records import Record
+from hwsearch.study.finals import final_time, finalize
+from hwsearch.study.finals.final_time import finalization_s
+from hwsearch.study.finals.finalists import finalists
+from hwsearch.study.trials import trial
+from hwsearch.study.trials.progress import Silent
+from hwsearch.study.trials.records import Record
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -12,11 +12,11 @@ from hwsearch.accuracy.ladder import advance
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import BackboneError
 from hwsearch.space.knobs import Knobs
-from hwsearch.study import trial as trial_module
-from hwsearch.study import workbench as workbench_module
-from hwsearch.study.records import Record
-from hwsearch.study.trial import Pace, Trial
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates import workbench as workbench_module
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.trials import trial as trial_module
+from hwsearch.study.trials.records import Record
+from hwsearch.study.trials.trial import Pace, Trial
 
 
 @pytest.fixture(autouse=True)

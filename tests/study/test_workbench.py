@@ -19,8 +19,8 @@ from hwsearch.accuracy.base_weights import base_network
 from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
-from hwsearch.study import workbench as workbench_module
-from hwsearch.study.workbench import BASELINES, Workbench
+from hwsearch.study.candidates import workbench as workbench_module
+from hwsearch.study.candidates.workbench import BASELINES, Workbench
 
 RATIOS = (0.0, 0.25, 0.5)
 CHANNELS = {16, 32}

@@ -37,10 +37,10 @@ from hwsearch.report.stored import (
     replace_file,
 )
 from hwsearch.space.candidate import STAGES, Candidate
-from hwsearch.study.admission import Admission
-from hwsearch.study.records import Record, cost_entry
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.storage import SAMPLERS
+from hwsearch.study.asked.admission import Admission
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.trials.records import Record, cost_entry
+from hwsearch.study.written.storage import SAMPLERS
 
 #: Files in the folder of a network.
 WEIGHTS_FILE: Final = "model.safetensors"

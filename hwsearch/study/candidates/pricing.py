@@ -19,8 +19,8 @@ from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.sampler.priced import Parameters, Priced
 from hwsearch.space.candidate import STAGES
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.admission import admission
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.candidates.workbench import Workbench
 
 #: What a trial takes beside training, in MACs: 301 trials of ten-minute runs on CIFAR-10 pictures
 #: took 1.4 s each and 0.33 s more for every million of MACs.

@@ -13,11 +13,11 @@ from torch import nn
 from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
 from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.space.candidate import Candidate, canonical_json
-from hwsearch.study.final_time import MARGIN, SHIP_START_S, Expected, ship_s
-from hwsearch.study.finalists import Planned
-from hwsearch.study.settings import derived_seed
-from hwsearch.study.trial import FINE_TUNING_RATE
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.settings import derived_seed
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.final_time import MARGIN, SHIP_START_S, Expected, ship_s
+from hwsearch.study.finals.finalists import Planned
+from hwsearch.study.trials.trial import FINE_TUNING_RATE
 
 #: Networks in a row, the slowest of which, for what was expected of it, says how slow the next one
 #: will be.

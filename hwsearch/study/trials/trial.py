@@ -14,11 +14,11 @@ from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.errors import BackboneError
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.admission import admission
-from hwsearch.study.promotion import Climb, stop_reason
-from hwsearch.study.records import Record
-from hwsearch.study.settings import derived_seed
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.admission import admission
+from hwsearch.study.asked.settings import derived_seed
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.trials.promotion import Climb, stop_reason
+from hwsearch.study.trials.records import Record
 
 #: Learning rate of fine-tuning for a network that is already trained.
 FINE_TUNING_RATE: Final = 0.02

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.settings import RunSettings
 
 
 def load_pictures(settings: RunSettings) -> DataSet:

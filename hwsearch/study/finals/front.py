@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import BaselineEntry, ModelEntry
-from hwsearch.study.admission import Admission, upper_of
+from hwsearch.study.asked.admission import Admission, upper_of
 from hwsearch.units import Budget, Quantity, format_quantity
 
 EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)

@@ -19,8 +19,8 @@ from hwsearch.sampler.known_cost import KnownCostSampler
 from hwsearch.sampler.priced import Pricer
 from hwsearch.space.knobs import Choice, Knobs, knob_choices
 from hwsearch.space.search_space import SearchSpace
-from hwsearch.study.records import Record
-from hwsearch.study.settings import SamplerName, derived_seed
+from hwsearch.study.asked.settings import SamplerName, derived_seed
+from hwsearch.study.trials.records import Record
 from hwsearch.units import Quantity
 
 STUDY_FILE: Final = "study.db"

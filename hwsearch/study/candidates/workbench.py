@@ -34,10 +34,10 @@ from hwsearch.nets.prune import channel_importance, least_important
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.admission import value_of
-from hwsearch.study.backbones import Backbones
-from hwsearch.study.bit_costs import BitCosts
-from hwsearch.study.settings import RunSettings, derived_seed, full_steps
+from hwsearch.study.asked.admission import value_of
+from hwsearch.study.asked.settings import RunSettings, derived_seed, full_steps
+from hwsearch.study.candidates.backbones import Backbones
+from hwsearch.study.candidates.bit_costs import BitCosts
 
 #: Passes over the data: a dense network from random weights, and full fine-tuning. On 4,250
 #: pictures of CIFAR-10, 3 passes left the dense networks at 40 %.

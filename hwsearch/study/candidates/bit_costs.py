@@ -9,8 +9,8 @@ from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.space.bit_allocator import BitOption, allocate_bits
 from hwsearch.space.chain_allocator import Arrivals, allocate_chain
-from hwsearch.study.admission import value_of
-from hwsearch.study.settings import RunSettings
+from hwsearch.study.asked.admission import value_of
+from hwsearch.study.asked.settings import RunSettings
 from hwsearch.units import Quantity
 
 Sensitivity = Mapping[str, Mapping[LayerBits, float]]

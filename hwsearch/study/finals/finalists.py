@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from hwsearch.accuracy.training import Score
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.front import non_dominated
-from hwsearch.study.promotion import Climb, stop_reason
-from hwsearch.study.records import Record
-from hwsearch.study.workbench import BASELINES, Workbench
+from hwsearch.study.candidates.workbench import BASELINES, Workbench
+from hwsearch.study.finals.front import non_dominated
+from hwsearch.study.trials.promotion import Climb, stop_reason
+from hwsearch.study.trials.records import Record
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason.
 _LEAST = 8

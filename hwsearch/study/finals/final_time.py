@@ -8,9 +8,9 @@ from typing import Final
 
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.finalists import MOST_FINALISTS, baseline_candidates, by_gain, finalists
-from hwsearch.study.records import Record
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.finalists import MOST_FINALISTS, baseline_candidates, by_gain, finalists
+from hwsearch.study.trials.records import Record
 
 #: On what finalization is expected to take: other programs come and go, and a limit of 20 minutes
 #: was overrun by 15 s of 230 s without it.

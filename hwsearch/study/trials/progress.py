@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from hwsearch.study.records import Record
+from hwsearch.study.trials.records import Record
 
 
 class Watcher(Protocol):

@@ -12,7 +12,7 @@ from hwsearch.space.candidate import canonical_json
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.units import Budget, Quantity, parse_budgets
 
-#: What proposes knobs; see ``hwsearch.study.storage``.
+#: What proposes knobs; see ``hwsearch.study.written.storage``.
 SamplerName = Literal["tpe", "known-cost"]
 
 

@@ -14,13 +14,13 @@ from hwsearch.report.stored import (
 )
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.admission import Admission, admission, upper_of
-from hwsearch.study.finalize import FinalScore
-from hwsearch.study.front import extrapolation_notes, never_worse, notes, pick, pick_reason
-from hwsearch.study.output import budget_entries, entry, profile_entry
-from hwsearch.study.records import Record
-from hwsearch.study.settings import RunSettings
-from hwsearch.study.workbench import Workbench
+from hwsearch.study.asked.admission import Admission, admission, upper_of
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.finalize import FinalScore
+from hwsearch.study.finals.front import extrapolation_notes, never_worse, notes, pick, pick_reason
+from hwsearch.study.trials.records import Record
+from hwsearch.study.written.output import budget_entries, entry, profile_entry
 from hwsearch.units import CANONICAL_UNIT, Quantity, format_quantity
 
 #: Fewer pairs say nothing about a rank correlation.

@@ -12,8 +12,8 @@ from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile, resolve
 from hwsearch.report.stored import RUN_FILE
 from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
-from hwsearch.study.admission import check_energy
-from hwsearch.study.settings import RunSettings, SamplerName
+from hwsearch.study.asked.admission import check_energy
+from hwsearch.study.asked.settings import RunSettings, SamplerName
 from hwsearch.units import Quantity, parse_budgets, parse_duration_s
 
 Weights = Literal["auto", "pretrained", "scratch"]

@@ -1,0 +1,1 @@
+"""After the search: finalists, full fine-tuning within the time, and the front that is offered."""
