@@ -8,9 +8,10 @@ import replay_ladder
 from joint_truth import append_row, bench_of, candidate_of, choices
 from problem import Truth
 from replay_joint import problems
-from replay_ladder import End, Way, networks, search, table, told, until
+from replay_ladder import End, Way, networks, rankings, search, table, told, until
 
 from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.finalists import MOST_FINALISTS
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_a_search_pays_for_what_it_trained(truths: tuple[Path, Path], sampler: s
     ladder = list(search(Way(sampler=sampler, ladder=True), problem, trained, truth, 0, 30))
     assert {end.trials for end in ladder} <= set(range(1, 31))
     for end in ladder:
-        assert 1 <= end.trained_fully <= min(end.trials, 10)
+        assert 1 <= end.trained_fully <= min(end.trials, MOST_FINALISTS)
         climbed_s = end.seconds - 20.0 * end.trained_fully
         assert end.trials * 1.0 <= climbed_s <= end.trials * 5.0 + 1e-9
     last = ladder[-1]
@@ -100,3 +101,14 @@ def test_table_says_what_the_ladder_saves(truths: tuple[Path, Path]) -> None:
     lines = told(rows)
     assert len(lines) == 2 * 2 * 3
     assert lines[0].startswith("size_bytes, 90 %, random: ")
+
+
+def test_rungs_rank_and_cost(truths: tuple[Path, Path]) -> None:
+    lines = rankings(networks(*truths))
+    assert [line.split(":")[0].removeprefix("60 networks, ") for line in lines] == [
+        "rung 0", "rung 1", "rung 2", "full fine-tuning",
+    ]  # fmt: skip
+    assert "at 5 % of a full" in lines[0]
+    assert "at 25 % of a full" in lines[2]
+    # Made-up scores follow from the truth, but for whole pictures.
+    assert float(lines[-1].split("tau ")[1].split()[0]) > 0.95

@@ -207,8 +207,8 @@ def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
 def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> None:
     bench = make_bench()
     records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
-    assert len(finalists(records, bench)) == 10
-    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 12 * 2.0)
+    assert len(finalists(records, bench)) == 14
+    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 16 * 2.0)
 
 
 def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
