@@ -11,6 +11,7 @@ from typing import Final
 
 from torch import nn
 
+from hwsearch.accuracy.agreement import attainable_tau
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import (
     BackboneError,
@@ -202,7 +203,7 @@ class Run:
 
     def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> None:
         front, searched, notes = self._finalize(chosen)
-        more = self._more_finalists(records, front.proxy_kendall_tau)
+        more = self._more_finalists(records, chosen, front.proxy_kendall_tau)
         if more:
             asked = (
                 f"short scores ranked the {len(chosen)} finalists poorly (Kendall's tau "
@@ -223,12 +224,19 @@ class Run:
             self.watcher.note(note)
         make_report(self.folder)
 
-    def _more_finalists(self, records: Sequence[Record], tau: float | None) -> list[Record]:
+    def _more_finalists(
+        self, records: Sequence[Record], chosen: Sequence[Record], tau: float | None
+    ) -> list[Record]:
         """Who goes up the ladder as well where short scores do not foretell its end."""
         if tau is None or tau >= _POOR_TAU:
             return []
         finals = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
         tuned = {key: final.validation for key, final in finals.items()}
+        ids = [one.candidate.id for one in chosen if one.candidate is not None]
+        ranked = [tuned[key] for key in ids if key in tuned]
+        # Where networks hardly differ any two scores disagree, and more of them would be no better.
+        if tau >= attainable_tau(ranked):
+            return []
         return runners_up(records, tuned, self._bench)
 
     def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:

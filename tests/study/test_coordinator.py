@@ -123,6 +123,7 @@ def test_execute_when_short_scores_rank_poorly_trains_more_networks_fully(
     # Made-up pictures are learned in no time, so that scores have no order of their own.
     poor = Agreement(tau=0.12, low=-0.4, high=0.6, networks=10)
     monkeypatch.setattr(offer, "agreement", lambda *_: poor)
+    monkeypatch.setattr(coordinator, "attainable_tau", lambda _: 0.3)
     listener = Listener()
     front = make_run(tmp_path / "more", listener, trials=24).execute()
     told = next(note for note in front.notes if note.startswith("short scores ranked the "))
