@@ -207,7 +207,8 @@ class Run:
         if more:
             asked = (
                 f"short scores ranked the {len(chosen)} finalists poorly (Kendall's tau "
-                f"{front.proxy_kendall_tau:.2f}), so {len(more)} more trials were fine-tuned fully"
+                f"{front.proxy_kendall_tau:.2f}), so {len(more)} more trials go on to full "
+                "fine-tuning"
             )
             self.watcher.note(asked)
             front, searched, notes = self._finalize([*chosen, *more], further=True)

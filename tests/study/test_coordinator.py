@@ -130,7 +130,7 @@ def test_execute_when_short_scores_rank_poorly_trains_more_networks_fully(
     assert told in listener.notes
     found = re.fullmatch(
         r"short scores ranked the (\d+) finalists poorly \(Kendall's tau 0\.12\), so "
-        r"(\d+) more trials were fine-tuned fully",
+        r"(\d+) more trials go on to full fine-tuning",
         told,
     )
     assert found is not None
