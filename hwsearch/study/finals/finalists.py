@@ -14,7 +14,7 @@ from hwsearch.study.trials.records import Record
 
 #: Scores of the search are short and noisy, so more than its own front is taken, within reason. Of
 #: 240 networks (``benchmarks/search/replay_ladder.py``, size) 95 % of the true front, which has 14,
-#: was among ten finalists for 2 seeds of 6, among fourteen for 5.
+#: was among ten finalists for 2 seeds of 10, among fourteen for 9.
 _LEAST = 12
 MOST_FINALISTS = 14
 
