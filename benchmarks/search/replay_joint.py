@@ -101,8 +101,8 @@ def problems(
     bench = bench_of("digits", 0)
     pairs = [(one, candidate_of(one, bench)) for one in choices() if one.backbone in backbones]
     if partly:
-        by_id = {candidate.id: choice for choice, candidate in pairs}
-        pairs = [(by_id[name], candidate_of(by_id[name], bench)) for name in trained]
+        by_id = {candidate.id: (choice, candidate) for choice, candidate in pairs}
+        pairs = [by_id[name] for name in trained]
     found, candidates = [choice for choice, _ in pairs], [candidate for _, candidate in pairs]
     missing = {one.id for one in candidates} - set(trained)
     if missing:

@@ -121,7 +121,9 @@ class _Pace:
     """What the next network will take: what was expected, corrected by what the last ones took."""
 
     def __init__(self, bench: Workbench, expected: Expected | None) -> None:
-        self._bench, self._expected = bench, expected
+        self._bench = bench
+        self._expected_s = {} if expected is None else expected.tuning_s
+        self._expected_scoring_s = 0.0 if expected is None else expected.scoring_s
         self._scored_before_s = bench.wall_s.get(_SCORING, 0.0)
         self._trained_s: list[float] = []
         self._slower: list[float] = []
@@ -132,21 +134,19 @@ class _Pace:
         if self._trained_s:
             spent_s = self._bench.wall_s[_SCORING] - self._scored_before_s
             return spent_s / len(self._trained_s)
-        return 0.0 if self._expected is None else self._expected.scoring_s
+        return self._expected_scoring_s
 
     def tuning_s(self, candidate: Candidate) -> float:
         """Of one network until it is scored."""
-        known = None if self._expected is None else self._expected.tuning_s.get(candidate.id)
-        if known is None:
+        if candidate.id not in self._expected_s:
             return max(self._trained_s[-_RECENT:], default=0.0)
-        return known * max(self._slower[-_RECENT:], default=MARGIN)
+        return self._expected_s[candidate.id] * max(self._slower[-_RECENT:], default=MARGIN)
 
     def took(self, final: FinalScore) -> None:
         """Learn from a network that is finished."""
         self._trained_s.append(final.train_s)
-        known = None if self._expected is None else self._expected.tuning_s.get(final.candidate.id)
-        if known is not None:
-            self._slower.append(final.train_s / known)
+        if final.candidate.id in self._expected_s:
+            self._slower.append(final.train_s / self._expected_s[final.candidate.id])
 
 
 def _final(
