@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import UserError
-from hwsearch.hardware.cost import Bound, KernelCost, Prediction
+from hwsearch.hardware.cost import Bound, KernelCost
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile, bits_name
@@ -141,8 +141,8 @@ def price(profile: HardwareProfile, network: NetworkDesc, *, confidence: float =
         model=network.name,
         input_px=network.input_px,
         bits=str(next(iter(bits))) if len(bits) == 1 else MIXED,
-        latency_ms=_cost_entry(cost.latency_ms),
-        energy_mj=None if cost.energy_mj is None else _cost_entry(cost.energy_mj),
+        latency_ms=CostEntry.of(cost.latency_ms),
+        energy_mj=None if cost.energy_mj is None else CostEntry.of(cost.energy_mj),
         macs=cost.macs,
         size_bytes=cost.size_bytes,
         frames_per_second=fps,
@@ -344,16 +344,6 @@ def _summed(kernels: Sequence[KernelEntry], total_ms: float) -> tuple[str, str, 
 def _overhead(prediction: ModelPrediction) -> tuple[str, str]:
     overhead_ms = prediction.overhead_ms
     return digits(overhead_ms), _share(overhead_ms, prediction.latency_ms.value)
-
-
-def _cost_entry(prediction: Prediction) -> CostEntry:
-    return CostEntry(
-        value=prediction.value,
-        low=prediction.low,
-        high=prediction.high,
-        confidence=prediction.confidence,
-        source=prediction.source,
-    )
 
 
 def _kernel_entry(kernel: KernelCost) -> KernelEntry:

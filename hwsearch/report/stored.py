@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from hwsearch.bits import LayerBits
 from hwsearch.errors import RunError
 from hwsearch.files import write_atomically
+from hwsearch.hardware.cost import Prediction
 from hwsearch.units import CANONICAL_UNIT, Quantity
 
 SCHEMA_VERSION: Final = 1
@@ -60,6 +61,17 @@ class CostEntry(StoredModel):
     high: Amount
     confidence: Fraction
     source: Source
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> "CostEntry":
+        """A prediction as the files write it."""
+        return cls(
+            value=prediction.value,
+            low=prediction.low,
+            high=prediction.high,
+            confidence=prediction.confidence,
+            source=prediction.source,
+        )
 
     @model_validator(mode="after")
     def _ordered(self) -> "CostEntry":

@@ -9,6 +9,7 @@ from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.report.stored import (
     BaselineEntry,
     ClosestEntry,
+    CostEntry,
     FrontFile,
     ModelEntry,
 )
@@ -24,7 +25,6 @@ from hwsearch.study.finals.front import (
     pick,
     pick_reason,
 )
-from hwsearch.study.trials.records import cost_entry
 from hwsearch.study.written.output import budget_entries, profile_entry
 from hwsearch.units import Quantity
 
@@ -125,8 +125,8 @@ def repriced_front(
 def _with_cost(entry: EntryT, cost: Cost, settings: RunSettings) -> EntryT:
     """The entry at another cost; files that were made of it are those of the run, not these."""
     changes: dict[str, Any] = {
-        "latency_ms": cost_entry(cost.latency_ms),
-        "energy_mj": None if cost.energy_mj is None else cost_entry(cost.energy_mj),
+        "latency_ms": CostEntry.of(cost.latency_ms),
+        "energy_mj": None if cost.energy_mj is None else CostEntry.of(cost.energy_mj),
         "size_bytes": cost.size_bytes,
         "macs": cost.macs,
         "meets_budget_probability": _admission(cost, settings).probability,

@@ -11,13 +11,12 @@ from hwsearch.deploy.network_file import load_network
 from hwsearch.errors import BackboneError, RunError, TargetError, UserError
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.targets import load_profile
-from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front, read_run
+from hwsearch.report.stored import SEARCHED_FILE, CostEntry, FrontFile, read_front, read_run
 from hwsearch.retarget import make
 from hwsearch.retarget.make import reprice_run
 from hwsearch.retarget.pricing import Priced
 from hwsearch.retarget.trials import open_finished
 from hwsearch.study.candidates.backbones import Backbones
-from hwsearch.study.trials.records import cost_entry
 
 SEARCHED_FOR = "jetson-orin-nano"
 #: Has fp32 and int8, and no fp16.
@@ -92,9 +91,9 @@ def test_reprice_prices_the_networks_that_were_really_trained(run_folder: Path) 
             assert layer.weight.shape[:2] == (kernel.out_channels, kernel.in_channels)
             assert model.weight_bits[kernel.name] == kernel.bits.weight_bits
         cost = predictor.predict(network)
-        assert model.latency_ms == cost_entry(cost.latency_ms)
+        assert model.latency_ms == CostEntry.of(cost.latency_ms)
         assert cost.energy_mj is not None
-        assert model.energy_mj == cost_entry(cost.energy_mj)
+        assert model.energy_mj == CostEntry.of(cost.energy_mj)
         assert (model.size_bytes, model.macs) == (cost.size_bytes, cost.macs)
 
 

@@ -8,9 +8,9 @@ from tiny_network import OWN
 
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError
-from hwsearch.report.stored import TRIAL_COLUMNS
+from hwsearch.report.stored import TRIAL_COLUMNS, CostEntry
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.trials.records import Record, cost_entry
+from hwsearch.study.trials.records import Record
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,6 @@ def test_finalized_when_called_changes_only_the_state() -> None:
 
 def test_cost_entry_when_made_copies_the_interval() -> None:
     latency = make_cost(2.0).latency_ms
-    entry = cost_entry(latency)
+    entry = CostEntry.of(latency)
     assert (entry.low, entry.value, entry.high) == (latency.low, 2.0, latency.high)
     assert (entry.confidence, entry.source) == (0.9, "predicted")

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError
 from hwsearch.hardware.cost import Cost, Prediction
-from hwsearch.report.stored import CostEntry, TrialRow, TrialState
+from hwsearch.report.stored import TrialRow, TrialState
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
 
@@ -138,17 +138,6 @@ class Record:
             knobs=canonical_json(self.knobs.to_choices()),
             **costs,
         )
-
-
-def cost_entry(prediction: Prediction) -> CostEntry:
-    """A prediction as the files write it."""
-    return CostEntry(
-        value=prediction.value,
-        low=prediction.low,
-        high=prediction.high,
-        confidence=prediction.confidence,
-        source=prediction.source,
-    )
 
 
 def _columns(name: str, prediction: Prediction | None) -> dict[str, float | None]:

@@ -25,6 +25,7 @@ from hwsearch.report.stored import (
     TRIAL_COLUMNS,
     TRIALS_FILE,
     BudgetEntry,
+    CostEntry,
     CountsEntry,
     DataEntry,
     FrontFile,
@@ -39,7 +40,7 @@ from hwsearch.report.stored import (
 from hwsearch.space.candidate import STAGES, Candidate
 from hwsearch.study.asked.admission import Admission
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.trials.records import Record, cost_entry
+from hwsearch.study.trials.records import Record
 from hwsearch.study.written.storage import SAMPLERS
 
 #: Files in the folder of a network.
@@ -77,8 +78,8 @@ def entry(
         "activation_bits": {layer: bits.activation_bits for layer, bits in candidate.bits},
         "accuracy": None if held_out is None else held_out.accuracy,
         "accuracy_ci95": None if held_out is None else held_out.ci95,
-        "latency_ms": cost_entry(cost.latency_ms),
-        "energy_mj": None if cost.energy_mj is None else cost_entry(cost.energy_mj),
+        "latency_ms": CostEntry.of(cost.latency_ms),
+        "energy_mj": None if cost.energy_mj is None else CostEntry.of(cost.energy_mj),
         "size_bytes": cost.size_bytes,
         "macs": cost.macs,
         "meets_budget_probability": admitted.probability,
