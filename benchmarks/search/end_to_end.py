@@ -33,11 +33,13 @@ its finalists and the baselines of its run (without uniform int8 where the arm m
 int8 network of the run lies above the finalists that are no slower than it.
 
 Rows are added to the CSV file when an arm is finished; what is there is not run again. The runs of
-a seed have to be kept in ``--work`` until it is timed.
+a seed have to be kept in ``--work`` until it is timed. With ``--cores 8`` eight arms run at a time,
+each on a core of its own, the first arm of all seeds before the second one.
 """
 
 import argparse
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +60,7 @@ from end_to_end_rows import (
     write_rows,
 )
 from predictor_room import markdown, spread
+from side_by_side import Job, run_beside
 
 from hwsearch import api
 from hwsearch.bits import FP32, LayerBits
@@ -78,6 +81,7 @@ from hwsearch.study.written.output import SHIPPING
 from hwsearch.study.written.storage import ProposedTrial, read_records
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+STAGES: Final = ("prepare", "arms", "timing")
 #: Of the reference latency: a network is admitted at 90 % confidence, and at 1.5 times its measured
 #: latency a dense network of 0.1 ms was not, whose interval is wide.
 _BUDGET: Final = 4.0
@@ -135,6 +139,10 @@ def main() -> None:
     parser.add_argument("--name", default=None, help="of the pictures in the name of the file")
     parser.add_argument("--out", type=Path, default=None, help="CSV file")
     parser.add_argument("--work", type=Path, default=_ROOT / "results" / "end_to_end")
+    parser.add_argument("--cores", type=int, default=1, help="arms at a time, one on each core")
+    # For the processes of --cores.
+    parser.add_argument("--stage", choices=STAGES, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--reference-ms", type=float, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
     arms = tuple(given.arms.split(","))
     unknown = [arm for arm in arms if arm not in ARMS]
@@ -146,23 +154,12 @@ def main() -> None:
         _ROOT / "results" / "published"
         / f"search_end-to-end_{conditions}_{date.today().isoformat()}.csv"
     )  # fmt: skip
-    backbones = tuple(given.backbones.split(","))
+    if given.cores > 1:
+        _beside(given, arms, out)
     for seed in range(given.first_seed, given.first_seed + given.seeds):
-        missing = unfinished(read_rows(out), seed, arms)
-        if missing:
-            setting = prepare(
-                given.pictures, given.space, backbones, given.minutes, seed, given.work,
-                known_ms=next((row.reference_ms for row in read_rows(out)), None),
-            )  # fmt: skip
-            for arm in missing:
-                add_rows(out, run_arm(arm, setting))
-                print(f"seed {seed}: {arm} is done", flush=True)
-        files = untimed_files(read_rows(out), seed)
-        if files:
-            report = measure({file: given.work / file for file in files}, LocalPlace())
-            found = {net.name: net.latency_ms for net in report.nets}
-            write_rows(out, timed_together(read_rows(out), seed, found))
-            print(f"seed {seed}: {len(files)} files are timed together", flush=True)
+        _one_seed(given, arms, seed, out)
+    if given.stage is not None:
+        return
     rows = read_rows(out)
     print(markdown(summary(rows)))
     apart, together = timing_spread_percent(rows, "run_ms"), timing_spread_percent(rows)
@@ -172,6 +169,84 @@ def main() -> None:
             f"as each run timed its own, {spread(apart)} %"
         )
     print(f"\nwritten to {out}")
+
+
+def _one_seed(given: argparse.Namespace, arms: Sequence[str], seed: int, out: Path) -> None:
+    """What is missing of a seed, or of one stage of it."""
+    missing = unfinished(read_rows(out), seed, arms)
+    if missing and given.stage != "timing":
+        setting = _prepared(given, seed, out)
+        for arm in missing if given.stage != "prepare" else ():
+            add_rows(out, run_arm(arm, setting))
+            print(f"seed {seed}: {arm} is done", flush=True)
+    files = untimed_files(read_rows(out), seed) if given.stage in (None, "timing") else []
+    if files:
+        report = measure({file: given.work / file for file in files}, LocalPlace())
+        found = {net.name: net.latency_ms for net in report.nets}
+        write_rows(out, timed_together(read_rows(out), seed, found))
+        print(f"seed {seed}: {len(files)} files are timed together", flush=True)
+
+
+def _prepared(given: argparse.Namespace, seed: int, out: Path) -> "Setting":
+    known_ms = next((row.reference_ms for row in read_rows(out)), given.reference_ms)
+    return prepare(
+        given.pictures, given.space, tuple(given.backbones.split(",")), given.minutes, seed,
+        given.work, known_ms=known_ms,
+    )  # fmt: skip
+
+
+def _beside(given: argparse.Namespace, arms: Sequence[str], out: Path) -> None:
+    """The same as processes beside each other: base networks, then arms, then timing."""
+    cores = sorted(os.sched_getaffinity(0))[: given.cores]
+    parts = given.work / "parts"
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    rest = {seed: unfinished(read_rows(out), seed, arms) for seed in seeds}
+
+    def job(stage: str, seed: int, arm: str, threads: int = 1, *more: str) -> Job:
+        name = f"{stage}-{seed}-{arm}"
+        return Job(
+            name=name,
+            threads=threads,
+            command=(
+                __file__, given.pictures, "--minutes", f"{given.minutes:g}", "--seeds", "1",
+                "--first-seed", str(seed), "--arms", arm, "--space", given.space,
+                "--backbones", given.backbones, "--work", str(given.work),
+                "--out", str(parts / f"{name}.csv"), "--stage", stage, *more,
+            ),
+        )  # fmt: skip
+
+    def keep(done: Job) -> None:
+        part = parts / f"{done.name}.csv"
+        found = read_rows(part)
+        theirs = {(row.seed, row.arm) for row in found}
+        others = [row for row in read_rows(out) if (row.seed, row.arm) not in theirs]
+        write_rows(out, [*others, *found])
+        part.unlink(missing_ok=True)
+        print(f"{done.name} is done", flush=True)
+
+    logs = given.work / "logs"
+    todo = [seed for seed in seeds if rest[seed]]
+    if todo:
+        each = max(1, len(cores) // len(todo))
+        first = [job("prepare", seed, arms[0], each, "--reference-ms", "1") for seed in todo]
+        run_beside(first, cores, logs, on_end=lambda done: print(f"{done.name} is done"))
+        reference = f"{_prepared(given, todo[0], out).reference_ms:.6g}"
+        run_beside(
+            [
+                job("arms", seed, arm, 1, "--reference-ms", reference)
+                for arm in arms
+                for seed in todo
+                if arm in rest[seed]
+            ],
+            cores, logs, on_end=keep,
+        )  # fmt: skip
+    timing = []
+    for seed in seeds:
+        own = [row for row in read_rows(out) if row.seed == seed]
+        if untimed_files(own, seed):
+            timing.append(job("timing", seed, arms[0]))
+            write_rows(parts / f"{timing[-1].name}.csv", own)
+    run_beside(timing, cores, logs, on_end=keep)
 
 
 # -- arms -----------------------------------------------------------------------------------------
@@ -273,11 +348,11 @@ def _sequential(setting: Setting) -> list[Path]:
 def _baselines_s(folder: Path) -> float:
     """What the baselines of a run took, at the mean of all networks that were tuned fully."""
     spent = read_run_file(folder).wall_s
-    models = [model.entry for model in open_run(folder).models]
-    if not models:
+    run = open_run(folder)
+    if not run.models:
         return 0.0
-    baselines = sum(isinstance(entry, BaselineEntry) for entry in models)
-    return _final_s(spent) * baselines / len(models)
+    baselines = {entry.layers for entry in run.searched.baselines}
+    return _final_s(spent) * len(baselines) / len(run.models)
 
 
 def _final_s(spent: Mapping[str, float]) -> float:
@@ -346,15 +421,18 @@ class _Point:
 def _points(folder: Path) -> list[_Point]:
     """The timed files of a run; one that was refused is not shipped."""
     found = []
-    for model in open_run(folder).models:
-        verified = state_of(model, folder).verified
+    run = open_run(folder)
+    verified_of = {m.entry.layers: (m, state_of(m, folder).verified) for m in run.models}
+    # A finalist may be a baseline as well, and counts as both.
+    for entry in run.searched.scored:
+        model, verified = verified_of[entry.layers]
         if verified is None or verified.correct is None or verified.latency_ms is None:
             continue
         found.append(
             _Point(
-                trial=model.entry.trial,
-                kind=model.entry.name if isinstance(model.entry, BaselineEntry) else "trial",
-                backbone=model.entry.backbone,
+                trial=entry.trial,
+                kind=entry.name if isinstance(entry, BaselineEntry) else "trial",
+                backbone=entry.backbone,
                 file=model.folder / ONNX_FILE,
                 latency_ms=verified.latency_ms.value,
                 accuracy=verified.correct / verified.pictures,

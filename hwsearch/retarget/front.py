@@ -20,6 +20,7 @@ from hwsearch.study.finals.front import (
     baseline_reason,
     best_baseline,
     extrapolation_notes,
+    more_accurate_notes,
     never_worse,
     notes,
     pick,
@@ -99,6 +100,7 @@ def repriced_front(
             picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
             settings.confidence,
         )  # fmt: skip
+        said += more_accurate_notes(picked, rivals, [fits.admitted for _, fits in baselines])
     said += _fit_notes([one for model, one in models if model in offered], asked)
     far = [m.trial for m in offered if costs[m.trial].latency_ms.extrapolated]
     said += extrapolation_notes(sorted(far), asked.profile.name)

@@ -26,8 +26,10 @@ from hwsearch.report.verified import VerifyFile
 from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
+    MORE_ACCURATE,
     baseline_reason,
     best_baseline,
+    more_accurate_notes,
     never_worse,
     notes,
     pick,
@@ -40,7 +42,7 @@ EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
 #: What export may cost without a word, in points: more than one picture in 500.
 TOLERATED_POINTS: Final = 0.2
 #: Beginnings of notes that were true before anything was verified only.
-_STALE: Final = ("the budget ", "no model beats the baselines")
+_STALE: Final = ("the budget ", "no model beats the baselines", MORE_ACCURATE)
 #: The same of a note about predictions.
 _EXTRAPOLATED: Final = "the latency of trial "
 
@@ -220,8 +222,12 @@ def _as_shipped(entry: EntryT) -> EntryT:
 
 def _best_baseline(baselines: Sequence[BaselineEntry], settings: RunSettings) -> int | None:
     """Position of the most accurate baseline that meets the budgets, the faster on a tie."""
-    admitted = [_admission(baseline, settings).admitted for baseline in baselines]
-    return best_baseline([_as_shipped(baseline) for baseline in baselines], admitted)
+    shipped = [_as_shipped(baseline) for baseline in baselines]
+    return best_baseline(shipped, _admitted(baselines, settings))
+
+
+def _admitted(baselines: Sequence[BaselineEntry], settings: RunSettings) -> list[bool]:
+    return [_admission(baseline, settings).admitted for baseline in baselines]
 
 
 def _closest(models: Sequence[ModelEntry], settings: RunSettings) -> ClosestEntry:
@@ -258,6 +264,11 @@ def _notes(
         cost = cost_of(picked)
         admitted = admission(cost, settings.budgets, settings.confidence)
         found += notes(picked, cost, admitted, settings.budgets, settings.confidence)
+        found += more_accurate_notes(
+            _as_shipped(picked),
+            [_as_shipped(baseline) for baseline in baselines],
+            _admitted(baselines, settings),
+        )
     found += _slower_notes(offered, baselines)
     found += _file_notes([*offered, *baselines], states)
     if family_of(searched.profile.runtime) == "onnxruntime":

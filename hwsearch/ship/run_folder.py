@@ -62,11 +62,17 @@ class OpenedRun:
 
     @property
     def models(self) -> list[ShippedModel]:
-        """Front and baselines; the models of the front come first."""
+        """Front and baselines, each file once; the models of the front come first.
+
+        A network of the front may be a baseline of it as well.
+        """
+        entries: dict[str, ModelEntry | BaselineEntry] = {}
+        for entry in self.searched.scored:
+            if entry.layers is not None:
+                entries.setdefault(entry.layers, entry)
         return [
-            ShippedModel(entry=entry, folder=self.folder / Path(entry.layers).parent)
-            for entry in self.searched.scored
-            if entry.layers is not None
+            ShippedModel(entry=entry, folder=self.folder / Path(layers).parent)
+            for layers, entry in entries.items()
         ]
 
     def pictures(self) -> DataSet:
@@ -113,8 +119,8 @@ def open_run(folder: Path) -> OpenedRun:
 
 def offered_models(run: OpenedRun, front: FrontFile) -> list[ShippedModel]:
     """The models that a front offers, and the baselines."""
-    trials = {model.trial for model in front.front}
-    return [m for m in run.models if m.entry.trial is None or m.entry.trial in trials]
+    offered = {entry.layers for entry in front.scored}
+    return [model for model in run.models if model.entry.layers in offered]
 
 
 def chosen(run: OpenedRun, trial: str) -> list[ShippedModel]:

@@ -154,13 +154,15 @@ def dense(backbone: str, input_px: int) -> Knobs:
 def anchors(space: SearchSpace) -> list[Knobs]:
     """What any search starts from: each backbone dense and half pruned, at its cheapest bits.
 
-    At the smallest input; all dense ones first.
+    At the smallest input; all dense ones first. Their first layer and classifier are not protected:
+    where 8 bits are the cheapest in every layer, this is the uniform int8 baseline.
     """
-    ratios = space.pruning.ratios
+    ratios, px = space.pruning.ratios, min(space.input_px)
+    cheap = [replace(dense(backbone.name, px), saving=1.0) for backbone in space.backbones]
+    half = (ratios[len(ratios) // 2],) * len(STAGES)
     return [
-        replace(dense(backbone.name, min(space.input_px)), saving=1.0, prune=(ratio,) * len(STAGES))
-        for ratio in (0.0, ratios[len(ratios) // 2])
-        for backbone in space.backbones
+        *(replace(knobs, protect_edges=False) for knobs in cheap),
+        *(replace(knobs, prune=half) for knobs in cheap),
     ]
 
 

@@ -182,6 +182,20 @@ def test_model_when_slower_and_less_accurate_than_a_measured_baseline_is_dropped
     assert "trial 1 is not offered: the baseline uniform-int8 of net is better" in front.notes
 
 
+def test_more_accurate_baseline_within_the_budget_is_told_as_measured() -> None:
+    stale = "more accurate than the pick and within the budget: the baseline of before"
+    front = offered_front(
+        searched(TWO, BASE, notes=(stale,)), all_measured(1.0, 3.0, 9.0, 7.0), settings()
+    )
+    told = [note for note in front.notes if note.startswith("more accurate than the pick")]
+    assert told == [
+        "more accurate than the pick and within the budget: the baseline dense-fp32 of net "
+        "(96.0 % against 95.0 %, at 9.00 ms)"
+    ]
+    slow = offered_front(searched(TWO, BASE), all_measured(1.0, 3.0, 11.0, 7.0), settings())
+    assert not any(note.startswith("more accurate than the pick") for note in slow.notes)
+
+
 def test_baseline_when_nothing_beats_it_is_offered() -> None:
     front = offered_front(searched(TWO, BASE), all_measured(5.0, 4.5, 3.0, 4.0), settings())
     assert trials(front) == []

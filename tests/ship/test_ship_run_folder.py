@@ -6,7 +6,7 @@ from tiny_network import OWN
 
 from hwsearch.errors import DataError, RunError
 from hwsearch.ship import run_folder
-from hwsearch.ship.run_folder import chosen, open_run
+from hwsearch.ship.run_folder import chosen, offered_models, open_run
 
 
 def test_run_when_opened_has_front_and_baselines(host_run: Path) -> None:
@@ -25,6 +25,20 @@ def test_run_when_models_were_dropped_still_has_them(host_run: Path) -> None:
     front = json.loads((host_run / "front.json").read_text())
     (host_run / "front.json").write_text(json.dumps(front | {"front": [], "pick": None}))
     assert [model.entry.trial for model in open_run(host_run).models][:2] == [0, 3]
+
+
+def test_run_when_a_finalist_is_a_baseline_has_its_file_once(host_run: Path) -> None:
+    path = host_run / "searched.json"
+    content = json.loads(path.read_text())
+    content["baselines"][1]["layers"] = content["front"][0]["layers"]
+    path.write_text(json.dumps(content))
+    run = open_run(host_run)
+    assert [model.name for model in run.models] == ["trial 0", "trial 3", f"dense-fp32 of {OWN}"]
+    # Where the search does not offer it, the baseline still needs it.
+    nothing = run.searched.model_copy(update={"front": (), "pick": None})
+    assert [model.name for model in offered_models(run, nothing)] == [
+        "trial 0", f"dense-fp32 of {OWN}",
+    ]  # fmt: skip
 
 
 def test_run_when_nothing_met_the_budget_has_no_models(host_run: Path) -> None:

@@ -141,3 +141,4 @@ def test_anchors_are_every_backbone_dense_and_half_pruned() -> None:
     ratios = SPACE.pruning.ratios
     assert {knobs.prune for knobs in found[len(names) :]} == {(ratios[len(ratios) // 2],) * 4}
     assert all(knobs.saving == 1.0 and knobs.input_px == min(SPACE.input_px) for knobs in found)
+    assert [knobs.protect_edges for knobs in found] == [False] * len(names) + [True] * len(names)

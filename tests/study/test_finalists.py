@@ -47,6 +47,17 @@ def test_finalists_when_trials_did_not_complete() -> None:
     assert [r.trial for r in finalists([*records, point(9, 1, 9.0)], make_bench())] == [9]
 
 
+def test_finalists_include_a_baseline_that_short_scores_would_leave_out() -> None:
+    bench = make_bench()
+    better = [point(n, 30 + n, 1.0 + n) for n in range(30)]
+    int8 = bench.baseline(make_knobs(), INT8)
+    behind = replace(point(40, 1, 50.0), candidate=int8)
+    stopped = replace(point(41, 1, 50.0, state="stopped"), candidate=int8)
+    chosen = finalists([*better, behind, stopped], bench)
+    assert len(chosen) == 15
+    assert chosen[-1] is behind
+
+
 def contested(noise: int) -> tuple[list[Record], dict[str, Score]]:
     """Ten tuned networks, of which short scores say more or less, and four dearer ones behind them.
 

@@ -211,6 +211,15 @@ def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> Non
     assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 16 * 2.0)
 
 
+def test_time_kept_back_counts_a_finalist_that_is_a_baseline_once() -> None:
+    bench = make_bench()
+    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
+    int8 = next(c for label, c in baseline_candidates(records, bench) if label == "uniform-int8")
+    shared = [replace(records[0], candidate=int8), *records[1:]]
+    assert len(finalists(shared, bench)) == 14
+    assert finalization_s(shared, bench) == pytest.approx(4.0 + 1.15 * 15 * 2.0)
+
+
 def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
     bench = make_bench()
     records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]

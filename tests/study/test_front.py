@@ -7,6 +7,8 @@ from study_fixtures import baseline_entry, make_cost, model_entry
 
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.finals.front import (
+    MORE_ACCURATE,
+    more_accurate_notes,
     never_worse,
     non_dominated,
     notes,
@@ -188,3 +190,25 @@ def test_notes_when_all_budgets_bind_or_nothing_was_picked() -> None:
     held = admission(cost, budgets, 0.9)
     assert notes(model_entry(1, 0.9, 1.0), cost, held, budgets, 0.9) == []
     assert notes(None, cost, held, budgets, 0.9) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "admitted", "told"),
+    [
+        ((0.91, 0.93), (True, True), "93.0 % against 90.0 %, at 4.00 ms"),
+        ((0.91, 0.93), (True, False), "91.0 % against 90.0 %, at 3.00 ms"),
+        ((0.91, 0.93), (False, False), None),
+        ((0.90, 0.80), (True, True), None),
+    ],
+)
+def test_baseline_that_is_more_accurate_than_the_pick_is_told(
+    accuracies: tuple[float, float], admitted: tuple[bool, bool], told: str | None
+) -> None:
+    baselines = [baseline_entry(one, 3.0 + at) for at, one in enumerate(accuracies)]
+    found = more_accurate_notes(model_entry(1, 0.9, 1.0), baselines, admitted)
+    assert [note.startswith(MORE_ACCURATE) for note in found] == [True] * (told is not None)
+    assert all(told in note for note in found if told is not None)
+
+
+def test_baselines_are_not_told_where_there_is_no_pick() -> None:
+    assert more_accurate_notes(None, [baseline_entry(0.9, 1.0)], [True]) == []

@@ -59,7 +59,10 @@ def finalization_s(
     needed_s = times[chosen.index(best)]
     if done or len(chosen) < MOST_FINALISTS:
         times.append(max(whole))
+    own = {record.candidate.id for record in chosen if record.candidate is not None}
     for _, candidate in baseline_candidates(chosen, bench):
+        if candidate.id in own:
+            continue
         largest, factor = _like(candidate, records, bench)
         times.append(
             _verified_s(largest, bench)

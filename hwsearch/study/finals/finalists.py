@@ -36,11 +36,20 @@ class Planned:
 def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
     """The completed trials that may be on the front: its layers from the outside in.
 
-    At least 12 (if there are as many) and at most 14, evenly spaced by cost when a layer has more.
+    At least 12 (if there are as many) and at most 14, evenly spaced by cost when a layer has more;
+    and those that are a baseline of the others, which is fine-tuned anyway: short scores of it need
+    not be what keeps it off the front.
     """
     completed = [record for record in records if record.state == "completed"]
     completed.sort(key=lambda record: record.trial)
-    return [completed[at] for at in outer_layers([_point(record, bench) for record in completed])]
+    taken = outer_layers([_point(record, bench) for record in completed])
+    baselines = baseline_candidates([completed[at] for at in taken], bench)
+    tuned = {candidate.id for _, candidate in baselines}
+    return [
+        record
+        for at, record in enumerate(completed)
+        if at in taken or (record.candidate is not None and record.candidate.id in tuned)
+    ]
 
 
 def outer_layers(points: Sequence[tuple[float, ...]]) -> list[int]:

@@ -1,7 +1,7 @@
 """The front: which trials no other beats, which of them to pick, and what to say about it."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import BaselineEntry, ModelEntry
@@ -9,6 +9,9 @@ from hwsearch.study.asked.admission import Admission, upper_of
 from hwsearch.units import Budget, Quantity, format_quantity
 
 EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
+
+#: How the note on a baseline that is more accurate than the pick begins.
+MORE_ACCURATE: Final = "more accurate than the pick"
 
 
 def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
@@ -95,6 +98,25 @@ def baseline_reason(best: BaselineEntry) -> str:
         f"no searched model is better than the baselines; use {best.name} of {best.backbone}, "
         "the most accurate baseline that meets the budget"
     )
+
+
+def more_accurate_notes(
+    picked: ModelEntry | None,
+    baselines: Sequence[BaselineEntry],
+    admitted: Sequence[bool],
+) -> list[str]:
+    """A note where a baseline that meets the budget is more accurate than the pick."""
+    position = best_baseline(baselines, admitted)
+    if picked is None or position is None:
+        return []
+    best = baselines[position]
+    if best.accuracy <= picked.accuracy:
+        return []
+    return [
+        f"{MORE_ACCURATE} and within the budget: the baseline {best.name} of {best.backbone} "
+        f"({100 * best.accuracy:.1f} % against {100 * picked.accuracy:.1f} %, at "
+        f"{format_quantity('latency', best.latency_ms.value)})"
+    ]
 
 
 def extrapolation_notes(trials: Sequence[int], profile: str) -> list[str]:

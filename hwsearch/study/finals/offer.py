@@ -18,7 +18,14 @@ from hwsearch.study.asked.admission import Admission, admission, upper_of
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.finalize import FinalScore
-from hwsearch.study.finals.front import extrapolation_notes, never_worse, notes, pick, pick_reason
+from hwsearch.study.finals.front import (
+    extrapolation_notes,
+    more_accurate_notes,
+    never_worse,
+    notes,
+    pick,
+    pick_reason,
+)
 from hwsearch.study.trials.records import Record
 from hwsearch.study.written.output import budget_entries, entry, profile_entry
 from hwsearch.units import CANONICAL_UNIT, Quantity, format_quantity
@@ -107,6 +114,8 @@ def make_front(
         assert cost is not None
         admitted = admission(cost, settings.budgets, settings.confidence)
         said = notes(picked, cost, admitted, settings.budgets, settings.confidence)
+        fitting = [_admission(bench, candidate).admitted for _, candidate in baselines]
+        said += more_accurate_notes(picked, base, fitting)
     elif base:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
     said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
@@ -158,12 +167,16 @@ def _scored(
     *,
     trial: int | None,
 ) -> dict[str, object]:
-    cost = bench.price(candidate)
-    admitted = admission(cost, bench.settings.budgets, bench.settings.confidence)
+    cost, admitted = bench.price(candidate), _admission(bench, candidate)
     layers = f"models/{folders[candidate.id]}/layers.csv"
     return entry(
         candidate, cost, admitted, finals[candidate.id].held_out, trial=trial, layers=layers
     )
+
+
+def _admission(bench: Workbench, candidate: Candidate) -> Admission:
+    settings = bench.settings
+    return admission(bench.price(candidate), settings.budgets, settings.confidence)
 
 
 def _agreement(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> Agreement | None:
