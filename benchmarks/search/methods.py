@@ -40,15 +40,13 @@ class Method:
 
     Attributes:
         start: begins a search of a problem from a seed.
-        most_seeds: what the time allows; None for all.
-        most_trials: the same.
+        most_trials: what the time allows; None for all.
         fronts_only: left out where most proposals are refused, and where it would only show again
             what the first table shows.
     """
 
     name: str
     start: Callable[[Problem, int], Searcher]
-    most_seeds: int | None = None
     most_trials: int | None = None
     fronts_only: bool = False
 
@@ -202,7 +200,7 @@ def methods() -> tuple[Method, ...]:
         Method(name="random", start=_Random),
         Method(name="NSGA-II", start=_nsga2),
         Method(name="TPE multivariate", start=_tpe),
-        Method(name="GPSampler", start=_gp, most_seeds=1, most_trials=50, fronts_only=True),
+        Method(name="GPSampler", start=_gp, most_trials=50, fronts_only=True),
         Method(name="local search", start=_Local),
         Method(name="ours, parameters only", start=_ours_plain, most_trials=100, fronts_only=True),
         Method(name="ours", start=_ours),

@@ -162,9 +162,8 @@ def table(
     for method in methods():
         gp = method.name == "GPSampler"
         trials = min(most, GP_TRIALS if gp else method.most_trials or most)
-        seeds = given.seeds if gp else min(method.most_seeds or given.seeds, given.seeds)
         regrets = np.array(
-            [regrets_of(problem, truth, method, trials, seed) for seed in range(seeds)]
+            [regrets_of(problem, truth, method, trials, seed) for seed in range(given.seeds)]
         )
         counts = [trials_to(regrets, share) for share in SHARES_PERCENT]
         for share, needed in zip(SHARES_PERCENT, counts, strict=True):
@@ -173,7 +172,7 @@ def table(
                     "cost": cost,
                     "share_percent": share,
                     "method": method.name,
-                    "seeds": seeds,
+                    "seeds": given.seeds,
                     "most_trials": trials,
                     "reached": float(np.isfinite(needed).mean()),
                     "trials": spread(np.minimum(needed, trials).tolist()),

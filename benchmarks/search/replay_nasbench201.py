@@ -151,10 +151,10 @@ def front_rows(
     problems = {setting: cells.problem(setting) for setting in settings}
     truths = {setting: Truth.of(problem) for setting, problem in problems.items()}
     for method in methods():
-        seeds, trials = _limits(method, given, checkpoints[-1])
+        trials = _most_trials(method, checkpoints[-1])
         done = {s: trials if s == LONGEST else min(trials, checkpoints[-2]) for s in settings}
         found = {
-            setting: [replay(problem, method, done[setting], seed) for seed in range(seeds)]
+            setting: [replay(problem, method, done[setting], seed) for seed in range(given.seeds)]
             for setting, problem in problems.items()
         }
 
@@ -168,7 +168,9 @@ def front_rows(
             for name, members in _groups(settings).items():
                 values = [one for member in members for one in regret(member, trial_count)]
                 reached = min(done[member] for member in members)
-                rows.append(_row("front", name, method.name, trial_count, seeds, reached, values))
+                rows.append(
+                    _row("front", name, method.name, trial_count, given.seeds, reached, values)
+                )
         counts = np.unique(np.linspace(10, min(done.values()), 40).astype(int))
         curves[method.name] = np.array(
             [[c, *np.quantile([r for s in settings for r in regret(s, int(c))], (0.25, 0.5, 0.75))]
@@ -183,18 +185,17 @@ def budget_rows(cells: Cells, settings: Sequence[str], given: Options) -> list[R
     trials = _QUICK[-1] if given.quick else BUDGET_TRIALS
     rows: list[Row] = []
     for method in (one for one in methods() if not one.fronts_only):
-        seeds, _ = _limits(method, given, trials)
         for percentile in PERCENTILES:
             gaps: list[float] = []
             for setting in settings:
                 limit = float(np.percentile(cells.latency_ms[setting], percentile))
                 problem = cells.problem(setting, budget_ms=limit)
                 best = problem.accuracy_percent[problem.allowed].max()
-                for seed in range(seeds):
+                for seed in range(given.seeds):
                     run = replay(problem, method, trials, seed)
                     gaps.append(float(best - problem.accuracy_percent[run].max()))
             name = f"percentile {percentile}"
-            rows.append(_row("budget", name, method.name, trials, seeds, trials, gaps))
+            rows.append(_row("budget", name, method.name, trials, given.seeds, trials, gaps))
         print(f"budget: {method.name} done", flush=True)
     return rows
 
@@ -207,14 +208,16 @@ def predicted_rows(cells: Cells, given: Options) -> list[Row]:
     truth = Truth.of(cells.problem(PREDICTED))
     rows: list[Row] = []
     for method in (one for one in methods() if not one.fronts_only):
-        seeds, trials = _limits(method, given, checkpoints[-1])
+        trials = _most_trials(method, checkpoints[-1])
         runs = []
-        for seed in range(seeds):
+        for seed in range(given.seeds):
             problem = cells.problem(PREDICTED, known_ms=known[seed])
             runs.append((problem, replay(problem, method, trials, seed)))
         for count in checkpoints:
             values = [truth.regret_percent(problem, run[:count]) for problem, run in runs]
-            rows.append(_row("predicted", PREDICTED, method.name, count, seeds, trials, values))
+            rows.append(
+                _row("predicted", PREDICTED, method.name, count, given.seeds, trials, values)
+            )
         print(f"predicted: {method.name} done", flush=True)
     return rows
 
@@ -241,11 +244,8 @@ def predicted_ms(measurements: Sequence[Measurement], seed: int) -> Floats:
     return fitted.predict([one.network for one in measurements]).value
 
 
-def _limits(method: Method, given: Options, trials: int) -> tuple[int, int]:
-    """Seeds and trials of a method."""
-    return min(given.seeds, method.most_seeds or given.seeds), min(
-        trials, method.most_trials or trials
-    )
+def _most_trials(method: Method, trials: int) -> int:
+    return min(trials, method.most_trials or trials)
 
 
 def _groups(settings: Sequence[str]) -> dict[str, Sequence[str]]:
