@@ -227,20 +227,7 @@ def search(
             climb = Climb(trial=len(climbs), costs=costs, scores=(known.full,))
             spent_s += known.full_s
         climbs[candidate] = climb
-        values = [climb.scores[-1].accuracy, *costs]
-        accuracies = [score.accuracy for score in climb.scores]
-        if trial is not None:
-            trial.set_user_attr(_SCORES, accuracies)
-            study.tell(trial, values)
-        else:
-            study.add_trial(
-                optuna.create_trial(
-                    params=problem.parameters(candidate),
-                    distributions=problem.space,
-                    values=values,
-                    user_attrs={_SCORES: accuracies},
-                )
-            )
+        _tell(study, problem, candidate, climb, trial)
         if not way.ladder:
             regret = truth.regret_percent(problem, list(climbs))
             yield End(trials=len(climbs), trained_fully=len(climbs), seconds=spent_s, regret=regret)
@@ -274,10 +261,32 @@ def _next(
         if candidate is None:
             study.tell(trial, state=TrialState.FAIL)
         else:
-            climb = known[candidate]
-            trial.set_user_attr(_SCORES, [score.accuracy for score in climb.scores])
-            study.tell(trial, [climb.scores[-1].accuracy, *climb.costs])
+            _tell(study, problem, candidate, known[candidate], trial)
     return next(one for one in spare if one not in known), None
+
+
+def _tell(
+    study: optuna.Study,
+    problem: Problem,
+    candidate: int,
+    climb: Climb,
+    trial: optuna.Trial | None,
+) -> None:
+    """Tell how far a candidate came: in answer to a trial, or as one of its own."""
+    values = [climb.scores[-1].accuracy, *climb.costs]
+    accuracies = [score.accuracy for score in climb.scores]
+    if trial is not None:
+        trial.set_user_attr(_SCORES, accuracies)
+        study.tell(trial, values)
+        return
+    study.add_trial(
+        optuna.create_trial(
+            params=problem.parameters(candidate),
+            distributions=problem.space,
+            values=values,
+            user_attrs={_SCORES: accuracies},
+        )
+    )
 
 
 def _climb(number: int, costs: tuple[float, ...], known: Trained, others: Sequence[Climb]) -> Climb:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from hwsearch.accuracy.training import Score
+
+Floats = NDArray[np.float64]
 
 #: Resamples of the interval: its ends repeat to about 0.01.
 _RESAMPLES: Final = 2000
@@ -58,15 +61,27 @@ def agreement(short: Sequence[float], full: Sequence[float], *, seed: int = 0) -
         return None
     # Not scipy's bootstrap: one draw without an order would make its whole interval NaN.
     generator = np.random.default_rng(seed)
-    drawn = (generator.integers(count, size=count) for _ in range(_RESAMPLES))
-    taus = [
-        float(kendalltau(first[at], second[at]).statistic)
-        for at in drawn
-        if np.ptp(first[at]) > 0 and np.ptp(second[at]) > 0
-    ]
+    drawn = generator.integers(count, size=(_RESAMPLES, count))
     tau = float(kendalltau(first, second).statistic)
-    low, high = np.quantile(taus, (0.05, 0.95))
+    low, high = np.quantile(_taus(first, second, drawn), (0.05, 0.95))
     return Agreement(tau=tau, low=float(low), high=float(high), networks=count)
+
+
+def _taus(first: Floats, second: Floats, drawn: NDArray[np.int64]) -> Floats:
+    """Kendall's tau-b of each draw (rows of positions) that has an order.
+
+    From how often each network was drawn: a pair of networks counts as often as there are pairs of
+    their copies, and copies of one are tied. Two thousand calls of scipy take half a second.
+    """
+    times = np.stack([np.bincount(one, minlength=len(first)) for one in drawn]).astype(np.float64)
+    signs = [np.sign(scores[:, None] - scores[None, :]) for scores in (first, second)]
+
+    def pairs(weights: Floats) -> Floats:
+        return np.asarray(((times @ weights) * times).sum(axis=1))
+
+    untied = pairs(np.abs(signs[0])) * pairs(np.abs(signs[1]))
+    kept = untied > 0
+    return np.asarray(pairs(signs[0] * signs[1])[kept] / np.sqrt(untied[kept]))
 
 
 def attainable_tau(scores: Sequence[Score], *, seed: int = 0) -> float:

@@ -42,6 +42,21 @@ def test_interval_covers_the_tau_of_all_networks() -> None:
     assert sum(covered) >= 47
 
 
+def test_interval_is_that_of_the_taus_of_the_draws() -> None:
+    generator = np.random.default_rng(3)
+    first = generator.integers(5, size=9).astype(float)
+    second = first + generator.integers(4, size=9)
+    found = agreement(first.tolist(), second.tolist(), seed=4)
+    draws = np.random.default_rng(4).integers(9, size=(2000, 9))
+    taus = [
+        kendalltau(first[at], second[at]).statistic
+        for at in draws
+        if len(set(first[at])) > 1 and len(set(second[at])) > 1
+    ]
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(taus, (0.05, 0.95))))
+
+
 def test_interval_narrows_with_more_networks() -> None:
     generator = np.random.default_rng(2)
     widths = []
