@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 python benchmarks/search/end_to_end.py PICTURES --minutes 20 --seeds 5
 
 Every arm is a whole run of the tool on this machine (target ``host``), from pictures to timed
-files, within the same time, on the same pictures and split, from the same trained base networks:
-those are trained before the clock starts and charged to nobody.
+files, within the same time, on the same pictures and split, from the same trained base networks
+and with the same baselines: those are trained before the clock starts and charged to nobody.
 
 ===============  =================================================================================
 arm              what it may do
@@ -14,8 +14,7 @@ arm              what it may do
 known-cost       all levers; the project's sampler
 tpe              all levers; Optuna's multivariate TPE over the same nine knobs
 sequential       the most accurate backbone, which its base network tells; half of the time for its
-                 pruning; the rest for bits of the pruned network with the largest area of its own,
-                 with as much more as the baselines took, which are trained twice
+                 pruning; the rest for bits of the pruned network with the largest area of its own
 prune-only       pruning of the backbone with the most accurate base network, in fp32
 bits-only        bits of that backbone, dense
 backbone-only    backbones, dense, in fp32
@@ -74,8 +73,11 @@ from hwsearch.ship.run_folder import open_run
 from hwsearch.space.knobs import Knobs, dense
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked, check
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.workbench import BASELINES, Workbench
 from hwsearch.study.coordinator import Run
+from hwsearch.study.finals.baseline_cache import BaselineCache
+from hwsearch.study.finals.finalists import Planned
+from hwsearch.study.finals.finalize import finalize
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.written.output import SHIPPING
 from hwsearch.study.written.storage import ProposedTrial, read_records
@@ -262,7 +264,7 @@ def prepare(
     *,
     known_ms: float | None,
 ) -> Setting:
-    """Train the base networks of a seed, and time the dense ones unless that was done."""
+    """Train base networks and baselines of a seed, and time the dense ones unless that was done."""
     checked = check(
         target="host", budgets=("1000ms",), data=pictures, space=space, trials=1, time_limit=None,
         confidence=0.9, seed=seed, download=False,
@@ -272,6 +274,14 @@ def prepare(
     bench = Workbench(checked.settings, checked.profile, data, on_phase=print, on_step=_silent)
     scores = {name: bench.prepared(dense(name, 32)).base.validation.accuracy for name in backbones}
     print(f"base networks of seed {seed}, validation accuracy: {scores}", flush=True)
+    known = BaselineCache(bench)
+    baselines = [
+        bench.baseline(dense(name, 32), bits) for name in backbones for _, bits in BASELINES
+    ]
+    finalize(
+        [Planned(candidate=one) for one in baselines if not known.holds(one)], {}, bench,
+        on_phase=print, on_step=_silent, on_final=known.keep,
+    )  # fmt: skip
     return Setting(
         pictures=pictures,
         space=space,
@@ -340,19 +350,9 @@ def _sequential(setting: Setting) -> list[Path]:
     held = dense(setting.best, 32)
     if chosen is not None:
         held = next(one.knobs for one in read_records(first) if one.trial == chosen.trial)
-    left_s = max(1.0, end - time.perf_counter()) + _baselines_s(first)
+    left_s = max(1.0, end - time.perf_counter())
     only = {"backbones": setting.best, **_DENSE}
     return [first, _search(setting, only, limit_s=left_s, held=held)]
-
-
-def _baselines_s(folder: Path) -> float:
-    """What the baselines of a run took, at the mean of all networks that were tuned fully."""
-    spent = read_run_file(folder).wall_s
-    run = open_run(folder)
-    if not run.models:
-        return 0.0
-    baselines = {entry.layers for entry in run.searched.baselines}
-    return _final_s(spent) * len(baselines) / len(run.models)
 
 
 def _final_s(spent: Mapping[str, float]) -> float:

@@ -9,9 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from torch import nn
-
-from hwsearch.accuracy.agreement import attainable_tau
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import (
     BackboneError,
@@ -30,10 +27,11 @@ from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.candidates.pricing import KnobPricer
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.final_time import expected_times, finalization_s
-from hwsearch.study.finals.finalists import baseline_candidates, finalists, plan, runners_up
-from hwsearch.study.finals.finalize import FinalScore, finalize
-from hwsearch.study.finals.offer import empty_front, make_front, reachable, reachable_text
+from hwsearch.study.finals.baseline_cache import BaselineCache
+from hwsearch.study.finals.final_round import FinalRound
+from hwsearch.study.finals.final_time import finalization_s
+from hwsearch.study.finals.finalists import finalists
+from hwsearch.study.finals.offer import empty_front, reachable, reachable_text
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.records import Record
@@ -42,7 +40,6 @@ from hwsearch.study.written.folder_lock import locked
 from hwsearch.study.written.output import (
     SHIPPING,
     write_front,
-    write_model,
     write_run,
     write_trials,
 )
@@ -56,8 +53,6 @@ _EXHAUSTED: Final = 60
 #: fine-tuning and what follows: of ten minutes on one core with three backbones, nine tenths went
 #: there, and three trials were all of the search.
 _FINAL_SHARE: Final = 0.5
-#: Agreement of short and final scores (Kendall's tau) below which more trials are fine-tuned fully.
-_POOR_TAU: Final = 0.5
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 
@@ -100,6 +95,7 @@ class Run:
                 on_step=self.watcher.step,
             )
             self._bench.wall_s["data"] = time.perf_counter() - start
+            self._known_baselines = BaselineCache(self._bench)
             self._open_store()
             self._write_progress(finished=None)
             with self._interruptible():
@@ -202,43 +198,22 @@ class Run:
         return True
 
     def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> None:
-        front, searched, notes = self._finalize(chosen)
-        more = self._more_finalists(records, chosen, front.proxy_kendall_tau)
-        if more:
-            asked = (
-                f"short scores ranked the {len(chosen)} finalists poorly (Kendall's tau "
-                f"{front.proxy_kendall_tau:.2f}), so {len(more)} more trials go on to full "
-                "fine-tuning"
-            )
-            self.watcher.note(asked)
-            front, searched, notes = self._finalize([*chosen, *more], further=True)
-            front, searched = _noted(front, asked), _noted(searched, asked)
-        known = self._bench.predictor.recalibration
-        if known is not None:
-            told = known.told(self._bench.profile.name)
-            front, searched = _noted(front, told), _noted(searched, told)
-        write_front(self.folder, searched, SEARCHED_FILE)
-        write_front(self.folder, front)
+        work = FinalRound(
+            bench=self._bench,
+            store=self._store,
+            folder=self.folder,
+            watcher=self.watcher,
+            left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
+            known_baselines=self._known_baselines,
+        )
+        outcome = work.run(records, chosen)
+        write_front(self.folder, outcome.searched, SEARCHED_FILE)
+        write_front(self.folder, outcome.front)
         # Which of them are offered is said by the front, which verification may change.
-        self._write_finished(records, {model.trial for model in searched.front})
-        for note in notes:
+        self._write_finished(records, {model.trial for model in outcome.searched.front})
+        for note in outcome.notes:
             self.watcher.note(note)
         make_report(self.folder)
-
-    def _more_finalists(
-        self, records: Sequence[Record], chosen: Sequence[Record], tau: float | None
-    ) -> list[Record]:
-        """Who goes up the ladder as well where short scores do not foretell its end."""
-        if tau is None or tau >= _POOR_TAU:
-            return []
-        finals = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
-        tuned = {key: final.validation for key, final in finals.items()}
-        ids = [one.candidate.id for one in chosen if one.candidate is not None]
-        ranked = [tuned[key] for key in ids if key in tuned]
-        # Where networks hardly differ any two scores disagree, and more of them would be no better.
-        if tau >= attainable_tau(ranked):
-            return []
-        return runners_up(records, tuned, self._bench)
 
     def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:
         done = [record.finalized() if record.trial in tuned else record for record in records]
@@ -326,52 +301,6 @@ class Run:
             values = (record.accuracy, *bench.values(record.cost))
         self._store.tell(trial, record, values, admitted.violations)
 
-    def _finalize(
-        self, chosen: Sequence[Record], *, further: bool = False
-    ) -> tuple[FrontFile, FrontFile, list[str]]:
-        """Fine-tune fully; what comes further, after a front is there, is not needed."""
-        bench = self._bench
-        baselines = baseline_candidates(chosen, bench)
-        trials = {r.candidate.id: r.trial for r in chosen if r.candidate is not None}
-        folders = {
-            **{candidate.id: f"baseline_{label}_{candidate.backbone.replace(':', '.')}"
-               for label, candidate in baselines},
-            **{key: f"trial_{number:04d}" for key, number in trials.items()},
-        }  # fmt: skip
-
-        def keep(final: FinalScore, model: nn.Module) -> None:
-            network = bench.describe(final.candidate)
-            card = bench.card(final.candidate)
-            write_model(self._model_folder(folders, final), model, network, bench.predictor, card)
-            self._store.set_final(final.candidate.id, final.to_json())
-
-        done = {key: FinalScore.from_json(text) for key, text in self._store.finals().items()}
-        dense = [candidate for _, candidate in baselines]
-        planned = plan(chosen, dense, bench)
-        if further:
-            planned = [replace(one, needed=False) for one in planned]
-        finals = finalize(
-            planned,
-            done,
-            bench,
-            expected=expected_times(self._store.records(), chosen, dense, bench),
-            left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
-            on_phase=self.watcher.phase,
-            on_step=self.watcher.step,
-            on_final=keep,
-        )
-        tuned = [r for r in chosen if r.candidate is not None and r.candidate.id in finals]
-        baselines = [(label, one) for label, one in baselines if one.id in finals]
-        front, searched, dropped = make_front(bench, tuned, baselines, finals, folders)
-        late = [str(record.trial) for record in chosen if record not in tuned]
-        if not late:
-            return front, searched, dropped
-        note = (
-            f"the time limit left no time to train trial {', '.join(late)} fully; go on with: "
-            f"hwsearch run --resume {self.folder} --time-limit LONGER"
-        )
-        return _noted(front, note), _noted(searched, note), [note, *dropped]
-
     def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
         write_front(self.folder, front)
         self._write_progress(finished=datetime.now(UTC))
@@ -379,9 +308,6 @@ class Run:
         raise NothingFitsError(f"{text}; report in {self.folder}")
 
     # -- parts ------------------------------------------------------------------------------------
-
-    def _model_folder(self, folders: dict[str, str], final: FinalScore) -> Path:
-        return self.folder / "models" / folders[final.candidate.id]
 
     def _enough(self, records: Sequence[Record], repeats: int) -> bool:
         planned = self.checked.settings.trial_count
@@ -411,7 +337,9 @@ class Run:
         room_s = math.inf
         if self.checked.settings.time_limit_s is not None:
             room_s = _FINAL_SHARE * (self.checked.settings.time_limit_s - self._searched_from_s)
-        return finalization_s(records, self._bench, self._store.finals(), room_s)
+        return finalization_s(
+            records, self._bench, self._store.finals(), room_s, known=self._known_baselines.holds
+        )
 
     def _limit_left_s(self) -> float:
         assert self.checked.settings.time_limit_s is not None
@@ -450,11 +378,6 @@ class Run:
             wall_s=wall_s,
             records=records,
         )
-
-
-def _noted(front: FrontFile, note: str) -> FrontFile:
-    """The front with a note before all others."""
-    return front.model_copy(update={"notes": (note, *front.notes)})
 
 
 def _check_failures(records: Sequence[Record]) -> None:

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from filelock import FileLock
@@ -22,11 +22,13 @@ from hwsearch.errors import (
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
 from hwsearch.space.knobs import Knobs
 from hwsearch.study import coordinator
+from hwsearch.study.asked.settings import SamplerName
 from hwsearch.study.coordinator import Run
-from hwsearch.study.finals import offer
+from hwsearch.study.finals import final_round, offer
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.trial import Trial
+from hwsearch.study.written.storage import SAMPLERS
 from hwsearch.units import parse_budgets
 
 TRIALS = 8
@@ -123,7 +125,7 @@ def test_execute_when_short_scores_rank_poorly_trains_more_networks_fully(
     # Made-up pictures are learned in no time, so that scores have no order of their own.
     poor = Agreement(tau=0.12, low=-0.4, high=0.6, networks=10)
     monkeypatch.setattr(offer, "agreement", lambda *_: poor)
-    monkeypatch.setattr(coordinator, "attainable_tau", lambda _: 0.3)
+    monkeypatch.setattr(final_round, "attainable_tau", lambda _: 0.3)
     listener = Listener()
     front = make_run(tmp_path / "more", listener, trials=24).execute()
     told = next(note for note in front.notes if note.startswith("short scores ranked the "))
@@ -192,10 +194,11 @@ def test_execute_when_resumed_equals_an_uninterrupted_run(
 
 
 @pytest.mark.slow
-def test_execute_when_resumed_with_known_costs_proposes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_execute_when_resumed_late_proposes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: SamplerName
 ) -> None:
-    changes: dict[str, Any] = {"sampler": "known-cost", "trials": 12}
+    changes: dict[str, Any] = {"sampler": sampler, "trials": 12}
     make_run(tmp_path / "whole", **changes).execute()
     with monkeypatch.context() as patch:
         interrupt_at(patch, 9)
@@ -203,7 +206,7 @@ def test_execute_when_resumed_with_known_costs_proposes_the_same(
             make_run(tmp_path / "parts", **changes).execute()
     make_run(tmp_path / "parts", **changes).execute()
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert read_run(tmp_path / "whole").run.sampler == "KnownCostSampler"
+    assert read_run(tmp_path / "whole").run.sampler == SAMPLERS[sampler]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def fingerprint(settings: RunSettings, *, profile: str = "p", data: str = "d") -
         {"data": "pictures"},
         {"flip": True},
         {"weights": "auto"},
-        {"sampler": "known-cost"},
+        {"sampler": "tpe"},
         {"space": make_space(input_px=[16, 24])},
         {"space": make_space(training={"base_steps": 5})},
     ],

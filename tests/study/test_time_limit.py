@@ -113,8 +113,8 @@ def test_a_run_ends_within_its_limit_and_uses_it(
     work = moved_by(rest_s, us_per_weight)
     kept_back: list[tuple[float, float]] = []
 
-    def remember(*arguments: Any) -> float:
-        seconds = finalization_s(*arguments)
+    def remember(*arguments: Any, **more: Any) -> float:
+        seconds = finalization_s(*arguments, **more)
         kept_back.append((work.now_s, seconds))
         return seconds
 

@@ -70,7 +70,7 @@ def check(
         time_limit_s=None if time_limit is None else parse_duration_s(time_limit),
         seed=seed,
         weights=_weights(own.get("weights", "auto")),
-        sampler=_sampler(own.get("sampler", "tpe")),
+        sampler=_sampler(own.get("sampler", "known-cost")),
         download=download,
     )
     return preflight(made)

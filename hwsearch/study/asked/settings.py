@@ -13,7 +13,7 @@ from hwsearch.space.search_space import SearchSpace
 from hwsearch.units import Budget, Quantity, parse_budgets
 
 #: What proposes knobs; see ``hwsearch.study.written.storage``.
-SamplerName = Literal["tpe", "known-cost"]
+SamplerName = Literal["known-cost", "tpe"]
 
 
 class RunSettings(BaseModel):
@@ -46,7 +46,7 @@ class RunSettings(BaseModel):
     time_limit_s: float | None = Field(default=None, gt=0)
     seed: int = 0
     weights: Literal["auto", "pretrained", "scratch"] = "auto"
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "known-cost"
     download: bool = False
 
     @property

@@ -1,7 +1,7 @@
 """What full fine-tuning and what follows are expected to take, from what trials took."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
@@ -30,6 +30,8 @@ def finalization_s(
     bench: Workbench,
     done: Collection[str] = (),
     room_s: float = math.inf,
+    *,
+    known: Callable[[Candidate], bool] = lambda _: False,
 ) -> float:
     """Seconds to keep for finalization, export and verification if the search ends now.
 
@@ -44,6 +46,7 @@ def finalization_s(
         done: ids of networks that were finalized before; they are only verified again.
         room_s: no more than this is kept, but for what is needed: the most accurate finalist and
             the baselines of its backbone.
+        known: whether a baseline need not be fine-tuned, since an earlier run did that.
     """
     chosen = finalists(records, bench)
     if not chosen:
@@ -66,7 +69,7 @@ def finalization_s(
         largest, factor = _like(candidate, records, bench)
         times.append(
             _verified_s(largest, bench)
-            if candidate.id in done
+            if candidate.id in done or known(candidate)
             else _network_s(largest, candidate, factor, bench)
         )
         if candidate.backbone == best.knobs.backbone:

@@ -58,6 +58,16 @@ class FinalScore:
         )
 
 
+def full_recipe(candidate: Candidate, bench: Workbench) -> Recipe:
+    """How a candidate is fine-tuned fully."""
+    return Recipe(
+        steps=bench.final_steps,
+        batch_size=bench.settings.space.training.batch_size,
+        learning_rate=FINE_TUNING_RATE,
+        seed=derived_seed(bench.settings.seed, candidate.id, "final"),
+    )
+
+
 def finalize(
     planned: Sequence[Planned],
     done: Mapping[str, FinalScore],
@@ -155,16 +165,10 @@ def _final(
     on_step: Callable[[int, int], None],
     on_final: Callable[[FinalScore, nn.Module], None],
 ) -> FinalScore:
-    training = bench.settings.space.training
     phases = ("finalize", _SCORING)
     before = sum(bench.wall_s.get(phase, 0.0) for phase in phases)
     with bench.timed("finalize"):
-        recipe = Recipe(
-            steps=bench.final_steps,
-            batch_size=training.batch_size,
-            learning_rate=FINE_TUNING_RATE,
-            seed=derived_seed(bench.settings.seed, candidate.id, "final"),
-        )
+        recipe = full_recipe(candidate, bench)
         model = fine_tune(bench.final_plan(candidate), bench.data, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
     with bench.timed(_SCORING):

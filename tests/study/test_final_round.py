@@ -1,0 +1,112 @@
+# ruff: noqa: ANN401 - fakes take whatever the real function is given
+"""A network that is a baseline and a trial has one folder, whichever it was first."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from study_fixtures import make_bench, make_knobs, make_space
+from tiny_network import OWN
+from torch import nn
+
+from hwsearch.accuracy.ladder import fine_tune
+from hwsearch.bits import INT8
+from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals import finalize as finalize_module
+from hwsearch.study.finals.baseline_cache import BaselineCache
+from hwsearch.study.finals.final_round import FinalRound, Outcome
+from hwsearch.study.trials.progress import Silent
+from hwsearch.study.trials.records import Record
+from hwsearch.study.trials.trial import Trial
+from hwsearch.study.written.storage import StudyStore
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def bench() -> Workbench:
+    return make_bench()
+
+
+def make_round(folder: Path, bench: Workbench) -> FinalRound:
+    folder.mkdir(exist_ok=True)
+    store = StudyStore(
+        folder, space=make_space(), quantities=("latency", "size"), seed=0, fingerprint="0"
+    )
+    return FinalRound(
+        bench=bench,
+        store=store,
+        folder=folder,
+        watcher=Silent(),
+        left_s=None,
+        known_baselines=BaselineCache(bench),
+    )
+
+
+def trials(bench: Workbench) -> tuple[Record, Record]:
+    """A pruned network, and one that is the uniform int8 baseline."""
+    work = Trial(number=0, bench=bench, history=(), on_step=lambda _done, _total: None)
+    pruned = work.run(make_knobs(prune=(0.5,) * 4))
+    int8 = bench.baseline(make_knobs(), INT8)
+    return pruned, replace(pruned, trial=1, candidate=int8, cost=bench.price(int8))
+
+
+def layers(outcome: Outcome, folder: Path) -> list[str]:
+    """The file of each model and baseline, all of which are there."""
+    found = [str(entry.layers) for entry in outcome.searched.scored]
+    assert all((folder / path).is_file() for path in found)
+    return [path.split("/")[1] for path in found]
+
+
+DENSE, UNIFORM = (
+    f"baseline_{name}_{OWN.replace(':', '.')}" for name in ("dense-fp32", "uniform-int8")
+)
+
+
+def test_trial_that_is_a_baseline_shares_its_folder(tmp_path: Path, bench: Workbench) -> None:
+    both = trials(bench)
+    outcome = make_round(tmp_path / "run", bench).run(both, both)
+    models = ["trial_0000", "trial_0001"]
+    assert layers(outcome, tmp_path / "run") == [*models, DENSE, "trial_0001"]
+    by_name = {entry.name: entry for entry in outcome.searched.baselines}
+    assert by_name["uniform-int8"].accuracy == outcome.searched.front[1].accuracy
+
+
+def test_baseline_that_becomes_a_trial_stays_in_its_folder(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    pruned, int8 = trials(bench)
+    work = make_round(tmp_path / "run", bench)
+    first = work.run([pruned], [pruned])
+    assert layers(first, tmp_path / "run") == ["trial_0000", DENSE, UNIFORM]
+    before = work.store.finals()
+    second = work.run([pruned, int8], [pruned, int8])
+    assert layers(second, tmp_path / "run") == ["trial_0000", UNIFORM, DENSE, UNIFORM]
+    assert work.store.finals() == before
+
+
+def test_baselines_of_an_earlier_run_are_not_trained_again(
+    tmp_path: Path, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned, _ = trials(bench)
+    first = make_round(tmp_path / "first", bench).run([pruned], [pruned])
+    trained: list[Any] = []
+
+    def count(*arguments: Any, **more: Any) -> nn.Module:
+        trained.append(arguments)
+        return fine_tune(*arguments, **more)
+
+    monkeypatch.setattr(finalize_module, "fine_tune", count)
+    again = make_round(tmp_path / "again", make_bench()).run([pruned], [pruned])
+    assert len(trained) == 1
+    assert again == first
+    assert layers(again, tmp_path / "again") == ["trial_0000", DENSE, UNIFORM]
+    one, other = (
+        load_file(tmp_path / run / "models" / UNIFORM / "model.safetensors")
+        for run in ("first", "again")
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
