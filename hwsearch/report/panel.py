@@ -233,7 +233,11 @@ def _labels(axis: "Axes", panel: Panel) -> "list[Annotation]":
         wanted.append((panel.x(picked), 100 * picked.accuracy, text, "bold"))
     for baseline in front.baselines:
         x, y = panel.x(baseline), 100 * baseline.accuracy
-        wanted.append((x, y, drawable_name(baseline.name), "normal"))
+        name = drawable_name(baseline.name)
+        if baseline is front.picked_baseline:
+            wanted.insert(0, (x, y, f"pick: {name}\n{y:.1f} %", "bold"))
+        else:
+            wanted.append((x, y, name, "normal"))
     if front.closest is not None:
         bottom, top = axis.get_ylim()
         at = front.closest.accuracy

@@ -207,8 +207,9 @@ class FrontFile(StoredModel):
     """``front.json``: the front, its baselines and the pick.
 
     ``closest`` and ``minimum_reachable`` are for a front that is empty because nothing met the
-    budget, ``baseline_pick`` (a position in ``baselines``) for one that is empty because no model
-    beats them; older runs lack ``proxy_kendall_tau_ci90``. The other keys are always there.
+    budget, ``baseline_pick`` (a position in ``baselines``) for one that no model is picked from,
+    because a baseline is better; older runs lack ``proxy_kendall_tau_ci90``. The other keys are
+    always there.
     """
 
     schema_version: Literal[1]
@@ -235,6 +236,8 @@ class FrontFile(StoredModel):
             raise ValueError("a trial is in the front twice")
         if self.pick is not None and self.pick not in trials:
             raise ValueError(f"pick {self.pick} is not a trial of the front {sorted(trials)}")
+        if self.pick is not None and self.baseline_pick is not None:
+            raise ValueError("the pick is a model or a baseline, not both")
         if self.baseline_pick is not None and self.baseline_pick >= len(self.baselines):
             raise ValueError(f"baseline_pick {self.baseline_pick} is no baseline's position")
         quantities = [budget.quantity for budget in self.budgets]
@@ -254,7 +257,7 @@ class FrontFile(StoredModel):
 
     @property
     def picked_baseline(self) -> BaselineEntry | None:
-        """The baseline to use where no model beats them."""
+        """The baseline to use where none of the models is."""
         return None if self.baseline_pick is None else self.baselines[self.baseline_pick]
 
     def dense_baseline(self, backbone: str) -> BaselineEntry | None:

@@ -87,7 +87,7 @@ def _print(front: FrontFile, console: "Console", folder: Path | None) -> None:
 
 def closing_lines(front: FrontFile) -> list[str]:
     """The sentences below the table."""
-    lines = _pick_lines(front) if front.front else _empty_lines(front)
+    lines = _pick_lines(front) if front.front or front.picked_baseline else _empty_lines(front)
     sources = {model.latency_ms.source for model in front.front}
     if "predicted" in sources:
         evidence = one_line(front.profile.evidence)
@@ -101,16 +101,15 @@ def closing_lines(front: FrontFile) -> list[str]:
 
 def _pick_lines(front: FrontFile) -> list[str]:
     reason = one_line(front.pick_reason)
+    best = front.picked_baseline
+    if best is not None:
+        return [f"Pick: the baseline {entry_name(best)}, {one_line(best.backbone)}. {reason}"]
     if front.picked is None:
         return [f"No pick: {reason}"]
     return [f"Pick: {entry_name(front.picked)}, {one_line(front.picked.backbone)}. {reason}"]
 
 
 def _empty_lines(front: FrontFile) -> list[str]:
-    if front.picked_baseline is not None:
-        best = front.picked_baseline
-        reason = one_line(front.pick_reason)
-        return [f"Pick: the baseline {entry_name(best)}, {one_line(best.backbone)}. {reason}"]
     if front.closest is None:
         return ["No searched model is better than the baselines; use the best that fits."]
     asked = ", ".join(format_quantity(budget.quantity, budget.limit) for budget in front.budgets)

@@ -17,14 +17,11 @@ from hwsearch.retarget.pricing import Priced
 from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
-    baseline_reason,
-    best_baseline,
+    choose,
     extrapolation_notes,
     more_accurate_notes,
     never_worse,
     notes,
-    pick,
-    pick_reason,
 )
 from hwsearch.study.written.output import budget_entries, profile_entry
 from hwsearch.units import Quantity
@@ -89,23 +86,21 @@ def repriced_front(
     rivals = [entry for entry, _ in baselines]
     fitting = [model for model, _ in models if admitted[model.trial].admitted]
     offered, beaten = never_worse(fitting, rivals, asked.quantities)
-    picked = pick(offered)
-    fallback = None
-    if picked is None:
-        fallback = best_baseline(rivals, [fits.admitted for _, fits in baselines])
-    reason = pick_reason(offered, picked, settings.budgets)
+    rivals_fit = [fits.admitted for _, fits in baselines]
+    choice = choose(offered, rivals, rivals_fit, settings.budgets)
+    picked = choice.picked
     said = [*_origin_notes(asked), *_left_out(scored), *more_notes]
     if picked is not None:
         said += notes(
             picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
             settings.confidence,
         )  # fmt: skip
-        said += more_accurate_notes(picked, rivals, [fits.admitted for _, fits in baselines])
+        said += more_accurate_notes(picked, rivals, rivals_fit)
     said += _fit_notes([one for model, one in models if model in offered], asked)
     far = [m.trial for m in offered if costs[m.trial].latency_ms.extrapolated]
     said += extrapolation_notes(sorted(far), asked.profile.name)
     said += [f"trial {model.trial} is not offered: {why}" for model, why in beaten]
-    nothing = picked is None and fallback is None
+    nothing = picked is None and choice.baseline is None
     return searched.model_copy(
         update={
             "target": settings.target,
@@ -114,12 +109,12 @@ def repriced_front(
             "budgets": budget_entries(settings),
             "baselines": tuple(rivals),
             "pick": None if picked is None else picked.trial,
-            "pick_reason": reason if fallback is None else baseline_reason(rivals[fallback]),
+            "pick_reason": choice.reason,
             "notes": tuple(said),
             "front": tuple(offered),
             "closest": _closest(models, admitted) if nothing else None,
             "minimum_reachable": None,
-            "baseline_pick": fallback,
+            "baseline_pick": choice.baseline,
         }
     )
 

@@ -27,13 +27,10 @@ from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
     MORE_ACCURATE,
-    baseline_reason,
-    best_baseline,
+    choose,
     more_accurate_notes,
     never_worse,
     notes,
-    pick,
-    pick_reason,
 )
 from hwsearch.units import format_quantity
 
@@ -83,20 +80,25 @@ def offered_front(
             dropped.append((model, reason))
     offered, beaten = _guarded(left, baselines, searched, settings)
     dropped += beaten
-    best = pick([_as_shipped(model) for model in offered])
-    fallback = None if best is not None else _best_baseline(baselines, settings)
+    choice = choose(
+        [_as_shipped(model) for model in offered],
+        [_as_shipped(baseline) for baseline in baselines],
+        _admitted(baselines, settings),
+        settings.budgets,
+    )
+    best = choice.picked
     picked = next((m for m in offered if best is not None and m.trial == best.trial), None)
     closest = None
-    if searched.front and picked is None and fallback is None:
+    if searched.front and picked is None and choice.baseline is None:
         closest = _closest(models, settings)
     return searched.model_copy(
         update={
             "front": tuple(offered),
             "baselines": tuple(baselines),
             "pick": None if picked is None else picked.trial,
-            "baseline_pick": fallback,
+            "baseline_pick": choice.baseline,
             "closest": closest or searched.closest,
-            "pick_reason": _reason(offered, picked, baselines, fallback, settings),
+            "pick_reason": choice.reason,
             "notes": tuple(_notes(searched, offered, picked, dropped, baselines, states, settings)),
         }
     )
@@ -220,12 +222,6 @@ def _as_shipped(entry: EntryT) -> EntryT:
     return entry.model_copy(update={"accuracy": accuracy, "accuracy_ci95": interval})
 
 
-def _best_baseline(baselines: Sequence[BaselineEntry], settings: RunSettings) -> int | None:
-    """Position of the most accurate baseline that meets the budgets, the faster on a tie."""
-    shipped = [_as_shipped(baseline) for baseline in baselines]
-    return best_baseline(shipped, _admitted(baselines, settings))
-
-
 def _admitted(baselines: Sequence[BaselineEntry], settings: RunSettings) -> list[bool]:
     return [_admission(baseline, settings).admitted for baseline in baselines]
 
@@ -233,21 +229,6 @@ def _admitted(baselines: Sequence[BaselineEntry], settings: RunSettings) -> list
 def _closest(models: Sequence[ModelEntry], settings: RunSettings) -> ClosestEntry:
     nearest = min(models, key=lambda model: _admission(model, settings).worst)
     return ClosestEntry(**{name: getattr(nearest, name) for name in ClosestEntry.model_fields})
-
-
-def _reason(
-    offered: Sequence[ModelEntry],
-    picked: ModelEntry | None,
-    baselines: Sequence[BaselineEntry],
-    fallback: int | None,
-    settings: RunSettings,
-) -> str:
-    if picked is not None:
-        shipped = [_as_shipped(model) for model in offered]
-        return pick_reason(shipped, _as_shipped(picked), settings.budgets)
-    if fallback is not None:
-        return baseline_reason(baselines[fallback])
-    return "nothing met the budget"
 
 
 def _notes(

@@ -132,13 +132,13 @@ def chosen(run: OpenedRun, trial: str) -> list[ShippedModel]:
     models = run.models
     if trial == "all":
         return models
-    wanted = trial
     if trial == "pick":
-        pick = read_front(run.folder).pick
+        front = read_front(run.folder)
+        pick = front.picked or front.picked_baseline
         if pick is None:
             raise RunError(f"{run.folder} has no pick; name a trial: {_known(models)}")
-        wanted = str(pick)
-    found = [model for model in models if wanted in (str(model.entry.trial), model.key)]
+        return [model for model in models if model.entry.layers == pick.layers]
+    found = [model for model in models if trial in (str(model.entry.trial), model.key)]
     if not found:
         raise RunError(f"{run.folder} has no model '{trial}'; give all, pick or {_known(models)}")
     return found

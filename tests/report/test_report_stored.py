@@ -280,6 +280,11 @@ def test_replace_file_keeps_the_old_content_when_it_fails(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_pick_is_a_model_or_a_baseline() -> None:
+    with pytest.raises(ValidationError, match="a model or a baseline, not both"):
+        FrontFile.model_validate(front(2) | {"baseline_pick": 1})
+
+
 def test_baseline_pick_names_one_of_the_baselines() -> None:
     content = front(0) | {"baseline_pick": 1}
     read = FrontFile.model_validate(content)

@@ -106,8 +106,10 @@ def test_final_table_has_a_row_for_each_model_and_baseline() -> None:
     assert final_table(FrontFile.model_validate(front(30))).row_count == 32
 
 
-def test_baseline_when_it_is_the_pick_is_marked_and_named() -> None:
-    content = front(0) | {
+@pytest.mark.parametrize("models", [0, 3])
+def test_baseline_when_it_is_the_pick_is_marked_and_named(models: int) -> None:
+    content = front(models) | {
+        "pick": None,
         "baseline_pick": 1,
         "pick_reason": "no searched model is better than the baselines",
     }

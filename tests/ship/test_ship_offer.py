@@ -144,7 +144,8 @@ def test_model_when_it_misses_the_budget_measured_is_dropped_with_the_reason() -
     states = state("trial_0002", verified(0.95, 10.1))
     front = offered_front(searched(TWO, BASE), states, settings())
     assert trials(front) == [1]
-    assert front.pick == 1
+    # What is left is 6 points behind dense-fp32, which is predicted to meet the budget.
+    assert (front.pick, front.baseline_pick) == (None, 0)
     assert any(
         note.startswith("trial 2 is not offered: measured 10.1 ms (")
         and note.endswith("misses 10ms at confidence 0.9")
@@ -194,6 +195,21 @@ def test_more_accurate_baseline_within_the_budget_is_told_as_measured() -> None:
     ]
     slow = offered_front(searched(TWO, BASE), all_measured(1.0, 3.0, 11.0, 7.0), settings())
     assert not any(note.startswith("more accurate than the pick") for note in slow.notes)
+
+
+def test_baseline_when_it_is_clearly_more_accurate_as_measured_is_the_pick() -> None:
+    few = [model(1, 0.4, 2.0), model(2, 0.5, 4.0)]
+    front = offered_front(searched(few, BASE), {}, settings())
+    assert trials(front) == [1, 2]
+    assert (front.pick, front.baseline_pick) == (None, 0)
+    assert front.pick_reason.startswith("dense-fp32 of net meets the budget and is more accurate")
+    assert not any(note.startswith("more accurate than the pick") for note in front.notes)
+    # Where its file is slower than the budget it is not.
+    slow = {f"models/{key}/layers.csv": ModelState(verified=found, artefact="x") for key, found in (
+        ("trial_0001", verified(0.4, 2.0)), ("trial_0002", verified(0.5, 4.0)),
+        ("dense-fp32", verified(0.96, 12.0)), ("uniform-int8", verified(0.95, 11.0)),
+    )}  # fmt: skip
+    assert offered_front(searched(few, BASE), slow, settings()).pick == 2
 
 
 def test_baseline_when_nothing_beats_it_is_offered() -> None:

@@ -102,6 +102,14 @@ def test_pick_when_wanted_is_that_of_the_front(host_run: Path) -> None:
     assert model.entry.trial == front["pick"]
 
 
+def test_pick_when_it_is_a_baseline_is_that(host_run: Path) -> None:
+    front = json.loads((host_run / "front.json").read_text())
+    changed = front | {"pick": None, "baseline_pick": 1}
+    (host_run / "front.json").write_text(json.dumps(changed))
+    [model] = chosen(open_run(host_run), "pick")
+    assert model.name == f"uniform-int8 of {OWN}"
+
+
 def test_pick_when_there_is_none_says_what_there_is(host_run: Path) -> None:
     front = json.loads((host_run / "front.json").read_text())
     (host_run / "front.json").write_text(json.dumps(front | {"pick": None}))

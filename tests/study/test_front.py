@@ -8,6 +8,7 @@ from study_fixtures import baseline_entry, make_cost, model_entry
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.finals.front import (
     MORE_ACCURATE,
+    choose,
     more_accurate_notes,
     never_worse,
     non_dominated,
@@ -212,3 +213,34 @@ def test_baseline_that_is_more_accurate_than_the_pick_is_told(
 
 def test_baselines_are_not_told_where_there_is_no_pick() -> None:
     assert more_accurate_notes(None, [baseline_entry(0.9, 1.0)], [True]) == []
+
+
+#: Of 1,000 pictures the 95 % interval of 60 % reaches 3 points up and down, and both count.
+@pytest.mark.parametrize(
+    ("accuracy", "admitted", "position"),
+    [(0.70, True, 0), (0.65, True, 0), (0.63, True, None), (0.70, False, None), (0.5, True, None)],
+)
+def test_choice_is_a_baseline_where_it_is_clearly_more_accurate(
+    accuracy: float, admitted: bool, position: int | None
+) -> None:
+    models = [model_entry(1, 0.5, 1.0), model_entry(2, 0.6, 2.0)]
+    baseline = baseline_entry(accuracy, 3.0)
+    choice = choose(models, [baseline], [admitted], parse_budgets(("10ms",)))
+    assert choice.baseline == position
+    assert choice.picked == (models[1] if position is None else None)
+    if position is not None:
+        assert choice.reason == (
+            f"dense-fp32 of {baseline.backbone} meets the budget and is more accurate than all "
+            f"searched models, by more than is uncertain ({100 * accuracy:.1f} % against 60.0 %, "
+            "at 3.00 ms)"
+        )
+
+
+def test_choice_without_models_is_the_best_baseline_or_nothing() -> None:
+    baselines = [baseline_entry(0.5, 1.0), baseline_entry(0.6, 2.0)]
+    choice = choose([], baselines, [True, True], parse_budgets(("10ms",)))
+    assert (choice.picked, choice.baseline) == (None, 1)
+    assert choice.reason.startswith("no searched model is better than the baselines")
+    nothing = choose([], baselines, [False, False], parse_budgets(("1ms",)))
+    assert (nothing.picked, nothing.baseline) == (None, None)
+    assert nothing.reason == "nothing met the budget"

@@ -1,6 +1,8 @@
 """The front: which trials no other beats, which of them to pick, and what to say about it."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from hwsearch.hardware.cost import Cost
@@ -78,6 +80,49 @@ def never_worse(
     return offered, refused
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to use.
+
+    Attributes:
+        picked: a model of the front; None where a baseline is better, or nothing is there.
+        baseline: position of the baseline to use in its place.
+        reason: one sentence for the report.
+    """
+
+    picked: ModelEntry | None
+    baseline: int | None
+    reason: str
+
+
+def choose(
+    front: Sequence[ModelEntry],
+    baselines: Sequence[BaselineEntry],
+    admitted: Sequence[bool],
+    budgets: Sequence[Budget],
+) -> Choice:
+    """The pick: the most accurate model of the front, unless a baseline is clearly more accurate.
+
+    Args:
+        front: of the models.
+        baselines: against which it is held.
+        admitted: which of these meet the budgets.
+        budgets: for the reason.
+    """
+    model, position = pick(front), best_baseline(baselines, admitted)
+    best = None if position is None else baselines[position]
+    if model is None:
+        reason = "nothing met the budget" if best is None else baseline_reason(best)
+        return Choice(picked=None, baseline=position, reason=reason)
+    if best is None or not _clearly_better(best, model):
+        return Choice(picked=model, baseline=None, reason=pick_reason(front, model, budgets))
+    reason = (
+        f"{best.name} of {best.backbone} meets the budget and is more accurate than all searched "
+        f"models, by more than is uncertain ({_against(best, model)})"
+    )
+    return Choice(picked=None, baseline=position, reason=reason)
+
+
 def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:
     """The most accurate model; of equally accurate ones the fastest. None for an empty front."""
     if not front:
@@ -114,8 +159,7 @@ def more_accurate_notes(
         return []
     return [
         f"{MORE_ACCURATE} and within the budget: the baseline {best.name} of {best.backbone} "
-        f"({100 * best.accuracy:.1f} % against {100 * picked.accuracy:.1f} %, at "
-        f"{format_quantity('latency', best.latency_ms.value)})"
+        f"({_against(best, picked)})"
     ]
 
 
@@ -173,6 +217,21 @@ def notes(
                 f"{format_quantity(budget.quantity, tightest)} at confidence {confidence:g}"
             )
     return texts
+
+
+def _clearly_better(baseline: BaselineEntry, model: ModelEntry) -> bool:
+    """More accurate by more than the 95 % interval of the difference."""
+    reach = math.hypot(
+        baseline.accuracy - baseline.accuracy_ci95[0], model.accuracy_ci95[1] - model.accuracy
+    )
+    return baseline.accuracy - model.accuracy > reach
+
+
+def _against(baseline: BaselineEntry, model: ModelEntry) -> str:
+    return (
+        f"{100 * baseline.accuracy:.1f} % against {100 * model.accuracy:.1f} %, at "
+        f"{format_quantity('latency', baseline.latency_ms.value)}"
+    )
 
 
 def _beats(baseline: BaselineEntry, model: ModelEntry, quantities: Sequence[Quantity]) -> bool:

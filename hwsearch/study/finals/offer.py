@@ -19,12 +19,12 @@ from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.finalize import FinalScore
 from hwsearch.study.finals.front import (
+    Choice,
+    choose,
     extrapolation_notes,
     more_accurate_notes,
     never_worse,
     notes,
-    pick,
-    pick_reason,
 )
 from hwsearch.study.trials.records import Record
 from hwsearch.study.written.output import budget_entries, entry, profile_entry
@@ -105,7 +105,9 @@ def make_front(
         for label, candidate in baselines
     ]
     offered, refused = never_worse(models, base, settings.quantities)
-    picked = pick(offered)
+    fitting = [_admission(bench, candidate).admitted for _, candidate in baselines]
+    choice = choose(offered, base, fitting, settings.budgets)
+    picked = choice.picked
     dropped = [f"trial {model.trial} is not offered: {reason}" for model, reason in refused]
     said: list[str] = []
     if picked is not None:
@@ -114,12 +116,11 @@ def make_front(
         assert cost is not None
         admitted = admission(cost, settings.budgets, settings.confidence)
         said = notes(picked, cost, admitted, settings.budgets, settings.confidence)
-        fitting = [_admission(bench, candidate).admitted for _, candidate in baselines]
         said += more_accurate_notes(picked, base, fitting)
-    elif base:
+    elif base and not offered:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
     said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
-    front = _file(bench, offered, base, picked, said, _agreement(chosen, finals), None, None)
+    front = _file(bench, offered, base, choice, said, _agreement(chosen, finals), None, None)
     searched = front.model_copy(update={"front": tuple(models)})
     return front.model_copy(update={"notes": (*said, *dropped)}), searched, dropped
 
@@ -156,7 +157,7 @@ def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -
         for quantity, value in least.least.items()
     }
     said = [f"{len(records)} candidates were priced"] if records else []
-    return _file(bench, [], [], None, said, None, closest, minimum)
+    return _file(bench, [], [], choose([], [], [], ()), said, None, closest, minimum)
 
 
 def _scored(
@@ -195,7 +196,7 @@ def _file(
     bench: Workbench,
     offered: Sequence[ModelEntry],
     base: Sequence[BaselineEntry],
-    picked: ModelEntry | None,
+    choice: Choice,
     said: Sequence[str],
     agreed: Agreement | None,
     closest: ClosestEntry | None,
@@ -210,12 +211,13 @@ def _file(
         budgets=budget_entries(settings),
         data=bench.data.describe(),
         baselines=tuple(base),
-        pick=None if picked is None else picked.trial,
-        pick_reason=pick_reason(offered, picked, settings.budgets),
+        pick=None if choice.picked is None else choice.picked.trial,
+        pick_reason=choice.reason,
         proxy_kendall_tau=None if agreed is None else agreed.tau,
         proxy_kendall_tau_ci90=None if agreed is None else (agreed.low, agreed.high),
         notes=tuple(said),
         front=tuple(offered),
         closest=closest,
         minimum_reachable=minimum,
+        baseline_pick=choice.baseline,
     )
