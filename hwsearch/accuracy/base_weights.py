@@ -162,6 +162,7 @@ def _key(ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start
     parts = {
         "backbone": ref.identity(),
         "data": data.content_hash,
+        "augmentation": dataclasses.asdict(data.augmentation),
         "px": px,
         "recipe": dataclasses.asdict(recipe),
         "start": start.identity(),

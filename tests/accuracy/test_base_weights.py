@@ -20,7 +20,7 @@ from torch import nn
 
 from hwsearch.accuracy import base_weights
 from hwsearch.accuracy.base_weights import BaseNetwork, OnStep, base_network
-from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.data.dataset import Augmentation, DataSet, Split, make_data_set
 from hwsearch.accuracy.training import Recipe, evaluate, train
 from hwsearch.errors import BackboneError, HostError
 from hwsearch.files import write_atomically
@@ -63,6 +63,11 @@ def make_data(seed: int = 0) -> DataSet:
         flip=False,
         shift_fraction=0.0,
     )
+
+
+def flipped(data: DataSet) -> DataSet:
+    """The same pictures, mirrored at random in training."""
+    return dataclasses.replace(data, augmentation=Augmentation(flip=True, shift_fraction=0.0))
 
 
 class Counter:
@@ -193,10 +198,11 @@ def test_training_reports_its_steps_and_reading_none() -> None:
         {"recipe": dataclasses.replace(RECIPE, seed=1)},
         {"recipe": dataclasses.replace(RECIPE, steps=3)},
         {"data": make_data(1)},
+        {"data": flipped(make_data())},
         {"px": 10},
         {"ref": dataclasses.replace(OWN, arguments='{"width": 6}')},
     ],
-    ids=["seed", "steps", "data", "px", "width"],
+    ids=["seed", "steps", "data", "flip", "px", "width"],
 )
 def test_key_differs_when_something_that_decides_does(change: dict[str, Any]) -> None:
     first, other = get(), get(**change)

@@ -89,7 +89,6 @@ class BaselineCache:
             "base": bench.prepared(candidate).base.key,
             "candidate": candidate.to_json(),
             "recipe": dataclasses.asdict(recipe),
-            "augmentation": str(bench.data.augmentation),
             "scheme": bench.profile.activation_quantization,
             "fusion": repr(bench.fusion),
             "version": _VERSION,
