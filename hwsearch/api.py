@@ -38,7 +38,7 @@ class Result:
 
     @property
     def pick(self) -> ModelEntry | None:
-        """The model that was picked."""
+        """The model that was picked; None where a baseline is (``front.to_use``), or nothing."""
         return self.front.picked
 
 

@@ -189,7 +189,7 @@ def _one_seed(given: argparse.Namespace, arms: Sequence[str], seed: int, out: Pa
         print(f"seed {seed}: {len(files)} files are timed together", flush=True)
 
 
-def _prepared(given: argparse.Namespace, seed: int, out: Path) -> "Setting":
+def _prepared(given: argparse.Namespace, seed: int, out: Path) -> Setting:
     known_ms = next((row.reference_ms for row in read_rows(out)), given.reference_ms)
     return prepare(
         given.pictures, given.space, tuple(given.backbones.split(",")), given.minutes, seed,
@@ -230,6 +230,7 @@ def _beside(given: argparse.Namespace, arms: Sequence[str], out: Path) -> None:
     todo = [seed for seed in seeds if rest[seed]]
     if todo:
         each = max(1, len(cores) // len(todo))
+        # Any reference will do until the base networks are there: it keeps them from timing one.
         first = [job("prepare", seed, arms[0], each, "--reference-ms", "1") for seed in todo]
         run_beside(first, cores, logs, on_end=lambda done: print(f"{done.name} is done"))
         reference = f"{_prepared(given, todo[0], out).reference_ms:.6g}"

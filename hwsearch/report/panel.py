@@ -225,19 +225,17 @@ def _labels(axis: "Axes", panel: Panel) -> "list[Annotation]":
     """The pick first: it gets the best place."""
     front = panel.front
     wanted: list[tuple[float | None, float, str, str]] = []
-    if front.picked is not None:
-        picked = front.picked
+    picked = front.to_use
+    if picked is not None:
         cost = picked.cost(panel.quantity)
         reach = "" if cost is None else f", {format_quantity(panel.quantity, cost.value)}"
-        text = f"pick: {entry_name(picked)}\n{100 * picked.accuracy:.1f} %{reach}"
+        text = f"pick: {drawable_name(entry_name(picked))}\n{100 * picked.accuracy:.1f} %{reach}"
         wanted.append((panel.x(picked), 100 * picked.accuracy, text, "bold"))
     for baseline in front.baselines:
+        if baseline is picked:
+            continue
         x, y = panel.x(baseline), 100 * baseline.accuracy
-        name = drawable_name(baseline.name)
-        if baseline is front.picked_baseline:
-            wanted.insert(0, (x, y, f"pick: {name}\n{y:.1f} %", "bold"))
-        else:
-            wanted.append((x, y, name, "normal"))
+        wanted.append((x, y, drawable_name(baseline.name), "normal"))
     if front.closest is not None:
         bottom, top = axis.get_ylim()
         at = front.closest.accuracy

@@ -260,6 +260,11 @@ class FrontFile(StoredModel):
         """The baseline to use where none of the models is."""
         return None if self.baseline_pick is None else self.baselines[self.baseline_pick]
 
+    @property
+    def to_use(self) -> ModelEntry | BaselineEntry | None:
+        """The pick, be it a model or a baseline."""
+        return self.picked or self.picked_baseline
+
     def dense_baseline(self, backbone: str) -> BaselineEntry | None:
         """The dense fp32 baseline of a backbone, or the first one of any backbone."""
         dense = [baseline for baseline in self.baselines if baseline.name == "dense-fp32"]

@@ -43,9 +43,7 @@ def final_table(front: FrontFile) -> "Table":
     table.add_column("pruned %, stage by stage\nbits x layers", overflow="fold")
     rows: list[ModelEntry | BaselineEntry] = [*by_cost(front), *front.baselines]
     for number, entry in enumerate(rows):
-        picked = entry is front.picked_baseline or (
-            isinstance(entry, ModelEntry) and entry.trial == front.pick
-        )
+        picked = entry is front.to_use
         table.add_row(
             *(Text(cell) for cell in _cells(front, entry, picked=picked)),
             style="bold" if picked else "dim" if isinstance(entry, BaselineEntry) else None,
@@ -101,12 +99,11 @@ def closing_lines(front: FrontFile) -> list[str]:
 
 def _pick_lines(front: FrontFile) -> list[str]:
     reason = one_line(front.pick_reason)
-    best = front.picked_baseline
-    if best is not None:
-        return [f"Pick: the baseline {entry_name(best)}, {one_line(best.backbone)}. {reason}"]
-    if front.picked is None:
+    picked = front.to_use
+    if picked is None:
         return [f"No pick: {reason}"]
-    return [f"Pick: {entry_name(front.picked)}, {one_line(front.picked.backbone)}. {reason}"]
+    kind = "the baseline " if isinstance(picked, BaselineEntry) else ""
+    return [f"Pick: {kind}{entry_name(picked)}, {one_line(picked.backbone)}. {reason}"]
 
 
 def _empty_lines(front: FrontFile) -> list[str]:

@@ -19,7 +19,6 @@ from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
     choose,
     extrapolation_notes,
-    more_accurate_notes,
     never_worse,
     notes,
 )
@@ -95,7 +94,7 @@ def repriced_front(
             picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
             settings.confidence,
         )  # fmt: skip
-        said += more_accurate_notes(picked, rivals, rivals_fit)
+    said += choice.notes
     said += _fit_notes([one for model, one in models if model in offered], asked)
     far = [m.trial for m in offered if costs[m.trial].latency_ms.extrapolated]
     said += extrapolation_notes(sorted(far), asked.profile.name)

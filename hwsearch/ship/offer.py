@@ -27,8 +27,8 @@ from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
     MORE_ACCURATE,
+    Choice,
     choose,
-    more_accurate_notes,
     never_worse,
     notes,
 )
@@ -83,7 +83,7 @@ def offered_front(
     choice = choose(
         [_as_shipped(model) for model in offered],
         [_as_shipped(baseline) for baseline in baselines],
-        _admitted(baselines, settings),
+        [_admission(baseline, settings).admitted for baseline in baselines],
         settings.budgets,
     )
     best = choice.picked
@@ -99,7 +99,9 @@ def offered_front(
             "baseline_pick": choice.baseline,
             "closest": closest or searched.closest,
             "pick_reason": choice.reason,
-            "notes": tuple(_notes(searched, offered, picked, dropped, baselines, states, settings)),
+            "notes": tuple(
+                _notes(searched, offered, picked, choice, dropped, baselines, states, settings)
+            ),
         }
     )
 
@@ -222,10 +224,6 @@ def _as_shipped(entry: EntryT) -> EntryT:
     return entry.model_copy(update={"accuracy": accuracy, "accuracy_ci95": interval})
 
 
-def _admitted(baselines: Sequence[BaselineEntry], settings: RunSettings) -> list[bool]:
-    return [_admission(baseline, settings).admitted for baseline in baselines]
-
-
 def _closest(models: Sequence[ModelEntry], settings: RunSettings) -> ClosestEntry:
     nearest = min(models, key=lambda model: _admission(model, settings).worst)
     return ClosestEntry(**{name: getattr(nearest, name) for name in ClosestEntry.model_fields})
@@ -235,6 +233,7 @@ def _notes(
     searched: FrontFile,
     offered: Sequence[ModelEntry],
     picked: ModelEntry | None,
+    choice: Choice,
     dropped: Sequence[tuple[ModelEntry, str]],
     baselines: Sequence[BaselineEntry],
     states: Mapping[str, ModelState],
@@ -245,11 +244,7 @@ def _notes(
         cost = cost_of(picked)
         admitted = admission(cost, settings.budgets, settings.confidence)
         found += notes(picked, cost, admitted, settings.budgets, settings.confidence)
-        found += more_accurate_notes(
-            _as_shipped(picked),
-            [_as_shipped(baseline) for baseline in baselines],
-            _admitted(baselines, settings),
-        )
+    found += choice.notes
     found += _slower_notes(offered, baselines)
     found += _file_notes([*offered, *baselines], states)
     if family_of(searched.profile.runtime) == "onnxruntime":

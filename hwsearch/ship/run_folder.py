@@ -133,8 +133,7 @@ def chosen(run: OpenedRun, trial: str) -> list[ShippedModel]:
     if trial == "all":
         return models
     if trial == "pick":
-        front = read_front(run.folder)
-        pick = front.picked or front.picked_baseline
+        pick = read_front(run.folder).to_use
         if pick is None:
             raise RunError(f"{run.folder} has no pick; name a trial: {_known(models)}")
         return [model for model in models if model.entry.layers == pick.layers]

@@ -199,7 +199,7 @@ def require_offer(run: OpenedRun, front: FrontFile) -> None:
     Raises:
         NothingFitsError: neither a model nor a baseline meets the budget any more.
     """
-    if not run.searched.front or front.pick is not None or front.baseline_pick is not None:
+    if not run.searched.front or front.to_use is not None:
         return
     limits = " and ".join(budget.text for budget in run.settings.budgets)
     last = next(note for note in reversed(front.notes) if "is not offered" in note)

@@ -125,6 +125,18 @@ def test_panels_are_the_budgeted_quantities(tmp_path: Path) -> None:
     assert "pick: trial 14\n95.5 %, 319 kB" in labels
 
 
+def test_baseline_that_is_the_pick_is_labelled_once_as_that(tmp_path: Path) -> None:
+    content = front(2) | {"pick": None, "baseline_pick": 1}
+    (axis,) = draw_figure(stored_run(tmp_path, content)).axes
+    labels = [text.get_text() for text in axis.texts]
+    latency_ms = content["baselines"][1]["latency_ms"]["value"]
+    accuracy = 100 * content["baselines"][1]["accuracy"]
+    [pick] = [text for text in labels if text.startswith("pick: ")]
+    assert pick == f"pick: uniform-int8\n{accuracy:.1f} %, {latency_ms:.2f} ms"
+    assert "uniform-int8" not in labels
+    assert "dense-fp32" in labels
+
+
 @pytest.mark.parametrize(
     ("trial_rows", "source"),
     [(None, "measured; other trials predicted"), ([], "measured")],

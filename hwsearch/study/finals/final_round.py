@@ -94,6 +94,7 @@ class FinalRound:
         """Fine-tune fully; what comes further, after a front is there, is not needed."""
         bench, done = self.bench, self._done()
         baselines = baseline_candidates(chosen, bench)
+        uniform = [candidate for _, candidate in baselines]
         folders = self._folders(chosen, baselines, done)
 
         def keep(final: FinalScore, model: nn.Module) -> None:
@@ -104,24 +105,22 @@ class FinalRound:
 
         def keep_trained(final: FinalScore, model: nn.Module) -> None:
             keep(final, model)
-            if final.candidate.id in by_id:
+            if final.candidate.id in {one.id for one in uniform}:
                 self.known_baselines.keep(final, model)
 
-        dense = [candidate for _, candidate in baselines]
-        by_id = {candidate.id: candidate for candidate in dense}
-        for key, candidate in by_id.items():
-            found = None if key in done else self.known_baselines.read(candidate)
+        for candidate in uniform:
+            found = None if candidate.id in done else self.known_baselines.read(candidate)
             if found is not None:
                 keep(*found)
-                done[key] = found[0]
-        planned = plan(chosen, dense, bench)
+                done[candidate.id] = found[0]
+        planned = plan(chosen, uniform, bench)
         if further:
             planned = [replace(one, needed=False) for one in planned]
         finals = finalize(
             planned,
             done,
             bench,
-            expected=expected_times(records, chosen, dense, bench),
+            expected=expected_times(records, chosen, uniform, bench),
             left_s=self.left_s,
             on_phase=self.watcher.phase,
             on_step=self.watcher.step,

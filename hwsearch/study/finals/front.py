@@ -88,11 +88,13 @@ class Choice:
         picked: a model of the front; None where a baseline is better, or nothing is there.
         baseline: position of the baseline to use in its place.
         reason: one sentence for the report.
+        notes: what else the user should know of it.
     """
 
     picked: ModelEntry | None
     baseline: int | None
     reason: str
+    notes: tuple[str, ...] = ()
 
 
 def choose(
@@ -111,16 +113,20 @@ def choose(
     """
     model, position = pick(front), best_baseline(baselines, admitted)
     best = None if position is None else baselines[position]
-    if model is None:
-        reason = "nothing met the budget" if best is None else baseline_reason(best)
+    if best is not None and model is None:
+        return Choice(picked=None, baseline=position, reason=baseline_reason(best))
+    if best is not None and model is not None and _clearly_better(best, model):
+        reason = (
+            f"{best.name} of {best.backbone} meets the budget and is more accurate than all "
+            f"searched models, by more than is uncertain ({_against(best, model)})"
+        )
         return Choice(picked=None, baseline=position, reason=reason)
-    if best is None or not _clearly_better(best, model):
-        return Choice(picked=model, baseline=None, reason=pick_reason(front, model, budgets))
-    reason = (
-        f"{best.name} of {best.backbone} meets the budget and is more accurate than all searched "
-        f"models, by more than is uncertain ({_against(best, model)})"
+    return Choice(
+        picked=model,
+        baseline=None,
+        reason=pick_reason(front, model, budgets),
+        notes=tuple(more_accurate_notes(model, baselines, admitted)),
     )
-    return Choice(picked=None, baseline=position, reason=reason)
 
 
 def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:

@@ -22,7 +22,6 @@ from hwsearch.study.finals.front import (
     Choice,
     choose,
     extrapolation_notes,
-    more_accurate_notes,
     never_worse,
     notes,
 )
@@ -105,7 +104,7 @@ def make_front(
         for label, candidate in baselines
     ]
     offered, refused = never_worse(models, base, settings.quantities)
-    fitting = [_admission(bench, candidate).admitted for _, candidate in baselines]
+    fitting = [_admission(bench, bench.price(one)).admitted for _, one in baselines]
     choice = choose(offered, base, fitting, settings.budgets)
     picked = choice.picked
     dropped = [f"trial {model.trial} is not offered: {reason}" for model, reason in refused]
@@ -114,12 +113,11 @@ def make_front(
         by_trial = {record.trial: record for record in chosen}
         cost = by_trial[picked.trial].cost
         assert cost is not None
-        admitted = admission(cost, settings.budgets, settings.confidence)
+        admitted = _admission(bench, cost)
         said = notes(picked, cost, admitted, settings.budgets, settings.confidence)
-        said += more_accurate_notes(picked, base, fitting)
     elif base and not offered:
         said = ["no model beats the baselines; use the best baseline that meets the budget"]
-    said = [*said, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
+    said = [*said, *choice.notes, *_extrapolated(chosen, {model.trial for model in offered}, bench)]
     front = _file(bench, offered, base, choice, said, _agreement(chosen, finals), None, None)
     searched = front.model_copy(update={"front": tuple(models)})
     return front.model_copy(update={"notes": (*said, *dropped)}), searched, dropped
@@ -168,16 +166,13 @@ def _scored(
     *,
     trial: int | None,
 ) -> dict[str, object]:
-    cost, admitted = bench.price(candidate), _admission(bench, candidate)
+    cost, held_out = bench.price(candidate), finals[candidate.id].held_out
     layers = f"models/{folders[candidate.id]}/layers.csv"
-    return entry(
-        candidate, cost, admitted, finals[candidate.id].held_out, trial=trial, layers=layers
-    )
+    return entry(candidate, cost, _admission(bench, cost), held_out, trial=trial, layers=layers)
 
 
-def _admission(bench: Workbench, candidate: Candidate) -> Admission:
-    settings = bench.settings
-    return admission(bench.price(candidate), settings.budgets, settings.confidence)
+def _admission(bench: Workbench, cost: Cost) -> Admission:
+    return admission(cost, bench.settings.budgets, bench.settings.confidence)
 
 
 def _agreement(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> Agreement | None:
