@@ -14,6 +14,9 @@ from problem import dominated
 
 #: Arms that may not choose bits: the uniform int8 baseline of their run is not theirs.
 _WITHOUT_BITS: Final = ("prune-only", "backbone-only")
+#: What is held against an arm beside the other arms.
+_ALL: Final = "all arms"
+_CORNER: Final = "corner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +176,27 @@ def int8_above(rows: Sequence[Shipped]) -> float | None:
     return max(gaps, default=None)
 
 
+def corner(rows: Sequence[Shipped]) -> list[Shipped]:
+    """One network as fast as the fastest of a seed and as accurate as the most accurate one.
+
+    Its hypervolume bounds that of any front whose networks lie between the best figures of the
+    seed, so it tells how much there was left to be won. None where nothing was shipped.
+    """
+    found = [row for row in rows if row.kind != "none"]
+    if not found:
+        return []
+    fastest_ms = min(row.latency_ms for row in found)
+    best = max(row.accuracy_percent for row in found)
+    return [replace(found[0], latency_ms=fastest_ms, accuracy_percent=best)]
+
+
 def summary(rows: Sequence[Shipped]) -> list[Row]:
-    """One row for each arm, medians and quartiles over the seeds that were timed together."""
+    """One row for each arm, medians and quartiles over the seeds that were timed together.
+
+    What is over something is a hypervolume in percent of another. ``all_arms_over`` and
+    ``corner_over`` are what the networks of all arms of a seed have together, and what its
+    :func:`corner` has, over what the arm has.
+    """
     by_arm: dict[str, dict[int, list[Shipped]]] = {}
     for row in rows:
         if not untimed_files(rows, row.seed):
@@ -186,6 +208,13 @@ def summary(rows: Sequence[Shipped]) -> list[Row]:
         }
         for log in (False, True)
     )
+    everything: dict[int, list[Shipped]] = {}
+    for seeds in by_arm.values():
+        for seed, own in seeds.items():
+            everything.setdefault(seed, []).extend(counted(own))
+    for area, log in ((areas, False), (octaves, True)):
+        area[_ALL] = {s: hypervolume(own, octaves=log) for s, own in everything.items()}
+        area[_CORNER] = {s: hypervolume(corner(o), octaves=log) for s, o in everything.items()}
     table: list[Row] = []
     for arm, seeds in by_arm.items():
         first = [own[0] for own in seeds.values()]
@@ -196,11 +225,15 @@ def summary(rows: Sequence[Shipped]) -> list[Row]:
                 "arm": arm,
                 "seeds": len(seeds),
                 "hypervolume": spread(list(areas[arm].values())),
-                "over_sequential": _ratio(areas, arm, "sequential"),
-                "over_tpe": _ratio(areas, arm, "tpe"),
+                "over_sequential_percent": _percent(areas, arm, "sequential"),
+                "over_tpe_percent": _percent(areas, arm, "tpe"),
                 "octaves": spread(list(octaves[arm].values())),
-                "octaves_over_sequential": _ratio(octaves, arm, "sequential"),
-                "octaves_over_tpe": _ratio(octaves, arm, "tpe"),
+                "octaves_over_sequential_percent": _percent(octaves, arm, "sequential"),
+                "octaves_over_tpe_percent": _percent(octaves, arm, "tpe"),
+                "all_arms_over_percent": _percent(areas, _ALL, arm),
+                "corner_over_percent": _percent(areas, _CORNER, arm),
+                "octaves_all_arms_over_percent": _percent(octaves, _ALL, arm),
+                "octaves_corner_over_percent": _percent(octaves, _CORNER, arm),
                 "searched_hypervolume": spread(
                     [hypervolume([r for r in o if r.kind == "trial"]) for o in seeds.values()]
                 ),
@@ -233,8 +266,8 @@ def timing_spread_percent(
     return [100 * (max(all_ms) / min(all_ms) - 1) for all_ms in timed.values() if len(all_ms) > 1]
 
 
-def _ratio(areas: Mapping[str, Mapping[int, float]], arm: str, other: str) -> Spread | None:
-    """Of the hypervolumes of two arms, over the seeds that both have; None where that is none."""
+def _percent(areas: Mapping[str, Mapping[int, float]], arm: str, other: str) -> Spread | None:
+    """Percent between two arms over the seeds that both have; None where that is none."""
     theirs = areas.get(other, {})
-    ratios = [area / theirs[seed] for seed, area in areas[arm].items() if theirs.get(seed)]
+    ratios = [100 * area / theirs[seed] for seed, area in areas[arm].items() if theirs.get(seed)]
     return spread(ratios) if ratios else None

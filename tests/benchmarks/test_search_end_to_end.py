@@ -9,6 +9,7 @@ from end_to_end import ARMS
 from end_to_end_rows import (
     Shipped,
     add_rows,
+    corner,
     counted,
     hypervolume,
     int8_above,
@@ -193,12 +194,32 @@ def test_summary_holds_arms_against_the_others_seed_by_seed() -> None:
     ours = table["known-cost"]
     assert ours["seeds"] == 2
     assert str(ours["hypervolume"]) == "62.0 (53.0-71.0)"
-    assert str(ours["over_sequential"]) == "2.2"
-    assert str(ours["over_tpe"]) == "1.4 (1.2-1.5)"
+    assert str(ours["over_sequential_percent"]) == "220.0"
+    assert str(ours["over_tpe_percent"]) == "135.0 (122.5-147.5)"
     assert str(ours["final_and_ship_percent"]) == "50.0"
     assert str(ours["overhead_percent"]) == "2.0"
     assert ours["int8_above"] == "0 of 0"
     assert ours["int8_above_points"] is None
+
+
+def test_corner_is_as_fast_and_as_accurate_as_any_network_that_was_shipped() -> None:
+    [best] = corner([row(0.5, 40.0), row(1.5, 80.0), row(1.0, 30.0)])
+    assert (best.latency_ms, best.accuracy_percent) == (0.5, 80.0)
+    assert corner([row(math.inf, 0.0, kind="none")]) == corner([]) == []
+
+
+def test_summary_tells_what_was_left_to_be_won() -> None:
+    fast, accurate = row(0.5, 40.0, arm="sequential"), row(1.0, 60.0, arm="tpe")
+    not_its_own = row(0.5, 90.0, arm="prune-only", kind="uniform-int8")
+    table = {str(one["arm"]): one for one in summary([fast, accurate, not_its_own])}
+    # Their areas are 45 and 50, together 1.0 x 50 + 0.5 x 30, and 1.5 x 50 in the corner.
+    assert str(table["sequential"]["all_arms_over_percent"]) == "144.4"
+    assert str(table["sequential"]["corner_over_percent"]) == "166.7"
+    assert str(table["tpe"]["all_arms_over_percent"]) == "130.0"
+    # In octaves to the reference: 2 x 30 and 1 x 50, together 50 + 30, the corner 2 x 50.
+    assert str(table["tpe"]["octaves_all_arms_over_percent"]) == "160.0"
+    assert str(table["tpe"]["octaves_corner_over_percent"]) == "200.0"
+    assert table["prune-only"]["corner_over_percent"] is None
 
 
 def test_summary_counts_the_seeds_in_which_int8_lies_above() -> None:
