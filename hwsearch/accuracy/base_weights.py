@@ -12,23 +12,22 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import filelock
 import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from hwsearch.accuracy.cached_network import locked, store
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.training import Recipe, Score, evaluate, reestimate_batch_norm, train
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.files import cache_folder, write_atomically
+from hwsearch.files import cache_folder
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.trace import trace
 
@@ -130,27 +129,19 @@ def base_network(
     start = _start(ref, weights, download=download)
     key = _key(ref, data, px, recipe, start)
     path = cache_folder() / "base" / f"{key}.safetensors"
-    with _locked(path):
+    with locked(path):
         found = _read(path, ref, px, recipe.seed)
         # A file from an "auto" whose pretrained weights did not fit is no answer to "pretrained":
         # loading them again says why.
         if found is not None and (found.source == start.source or not start.required):
             return found
         content = _trained(ref, data, px, recipe, start, on_step)
-        _store(path, content)
+        store(path, content)
         # What is handed out is always what was read, so that all calls give the same bits.
         made = _read(path, ref, px, recipe.seed)
     if made is None:
         raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
     return dataclasses.replace(made, cached=False)
-
-
-def cache_error(folder: Path, error: OSError) -> HostError:
-    """What to tell the user when the cache cannot be written."""
-    return HostError(
-        f"base networks cannot be kept in '{folder}' ({error.strerror or error}); free some space "
-        "there or set HWSEARCH_CACHE to another folder"
-    )
 
 
 # -- cache ----------------------------------------------------------------------------------------
@@ -171,31 +162,6 @@ def _key(ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start
         "version": RECIPE_VERSION,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock beside a cache file, waiting for whoever has it."""
-    lock = filelock.FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise cache_error(path.parent, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _store(path: Path, content: bytes) -> None:
-    """Write a base network; the caller holds the lock."""
-    try:
-        for leftover in path.parent.glob(f"{path.name}.*.tmp"):
-            leftover.unlink()  # its writer was killed: only the lock's holder writes
-        write_atomically(path, content)
-    except OSError as error:
-        raise cache_error(path.parent, error) from error
 
 
 def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | None:

@@ -15,7 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from hwsearch.accuracy.base_weights import BaseNetwork, cache_error
+from hwsearch.accuracy.base_weights import BaseNetwork
+from hwsearch.accuracy.cached_network import cache_error
 from hwsearch.accuracy.data.batches import normalized, resized
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import calibration_batches

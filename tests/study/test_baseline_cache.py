@@ -1,7 +1,9 @@
 # ruff: noqa: ANN401 - fakes take whatever the real function is given
+import threading
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import torch
 from study_fixtures import make_bench, make_knobs
@@ -79,6 +81,27 @@ def test_corrupt_baseline_is_trained_again(
     [scores] = (tmp_path / "cache" / "baselines").glob("*.json")
     scores.write_text("{}")
     assert cache.read(candidate) is None
+
+
+def test_scores_and_weights_are_of_the_same_writer(tmp_path: Path) -> None:
+    bench = make_bench()
+    candidate, cache = baseline(bench), BaselineCache(bench)
+    found = trained(bench, candidate)
+    cache.keep(*found)
+    folder = tmp_path / "cache" / "baselines"
+    [scores] = folder.glob("*.json")
+    killed = folder / f"{scores.name}.x1.tmp"
+    killed.write_text("half")
+    other = threading.Thread(target=lambda: cache.keep(*found))
+    with filelock.FileLock(scores.with_suffix(".lock")):  # another run writes
+        scores.unlink()
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        assert not cache.holds(candidate)
+    other.join()
+    assert cache.holds(candidate)
+    assert not killed.exists()
 
 
 def test_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:

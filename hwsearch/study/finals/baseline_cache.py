@@ -3,7 +3,8 @@
 They depend on neither the budget nor what was searched: of eight minutes on one core, in which half
 of the time went to full fine-tuning, the baselines of two backbones took two thirds of that half.
 A folder ``baselines`` in the cache holds the network as a run folder would, and its scores, which
-are written last. The key hashes all that decides them.
+are written last. The key hashes all that decides them. A lock beside them keeps the scores of one
+process from being read with the weights of another, whose last digits may differ.
 """
 
 import dataclasses
@@ -14,11 +15,11 @@ from typing import Final
 
 from torch import nn
 
-from hwsearch.accuracy.base_weights import cache_error
+from hwsearch.accuracy.cached_network import locked, store
 from hwsearch.accuracy.training import Recipe
 from hwsearch.deploy.network_file import load_network, network_bytes
 from hwsearch.errors import RunError
-from hwsearch.files import cache_folder, write_atomically
+from hwsearch.files import cache_folder
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.finalize import FinalScore, full_recipe
@@ -45,11 +46,16 @@ class BaselineCache:
         return self._path(candidate).is_file()
 
     def read(self, candidate: Candidate) -> tuple[FinalScore, nn.Module] | None:
-        """The scores and the network; None where they are not there, or corrupt."""
+        """The scores and the network; None where they are not there, or corrupt.
+
+        Raises:
+            HostError: the cache cannot be written, and so not be locked.
+        """
         path = self._path(candidate)
         try:
-            final = FinalScore.from_json(path.read_text(encoding="utf-8"))
-            model, card = load_network(path.with_suffix(".safetensors"))
+            with locked(path):
+                final = FinalScore.from_json(path.read_text(encoding="utf-8"))
+                model, card = load_network(path.with_suffix(".safetensors"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RunError) as error:
@@ -68,12 +74,9 @@ class BaselineCache:
         """
         path = self._path(final.candidate)
         content = network_bytes(model, self._bench.card(final.candidate))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path.with_suffix(".safetensors"), content)
-            write_atomically(path, final.to_json().encode())
-        except OSError as error:
-            raise cache_error(path.parent, error) from error
+        with locked(path):
+            store(path.with_suffix(".safetensors"), content)
+            store(path, final.to_json().encode())
 
     def _path(self, candidate: Candidate) -> Path:
         if candidate.id not in self._paths:
