@@ -17,6 +17,8 @@ _OFFSETS: Final = tuple(
     for angle in (-45, -135, 45, 135, -90, 90, 0, 180)
 )
 
+_BAR_PLACES: Final = 8
+
 
 def _obstacles(axis: "Axes", panel: Panel) -> list[tuple[float, float]]:
     """Pixels that a label must not cover: points, their bars and the limit at a few places."""
@@ -32,11 +34,16 @@ def _obstacles(axis: "Axes", panel: Panel) -> list[tuple[float, float]]:
         y = 100 * entry.accuracy
         low, high = (100 * end for end in entry.accuracy_ci95)
         # The point itself counts three times: a bar may be crossed sooner than a marker.
-        points += [(x, y)] * 3 + [(end, y) for end in ends]
+        points += [(x, y)] * 3 + [(at, y) for at in _along(*ends)]
         points += [(x, low), (x, (low + y) / 2), (x, (y + high) / 2), (x, high)]
     points += [(x, y) for x, y, _ in panel.other_points]
     pixels = (axis.transData.transform(point) for point in points)
     return [(float(x), float(y)) for x, y in pixels]
+
+
+def _along(low: float, high: float) -> list[float]:
+    """Places on a bar so close together that a label can hardly stand between them."""
+    return [low + (high - low) * part / _BAR_PLACES for part in range(_BAR_PLACES + 1)]
 
 
 def place_labels(axis: "Axes", panel: Panel, labels: "list[Annotation]", *, dpi: float) -> None:

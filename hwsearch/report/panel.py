@@ -102,6 +102,7 @@ def draw_panel(axis: "Axes", panel: Panel, *, bottom: float, top: float) -> "lis
     _draw_trials(axis, panel, bottom)
     _draw_front(axis, panel)
     _draw_baselines(axis, panel)
+    _draw_pick(axis, panel)
     _draw_closest(axis, panel)
     return _labels(axis, panel)
 
@@ -152,19 +153,15 @@ def _draw_front(axis: "Axes", panel: Panel) -> None:
         x = panel.x(model)
         if x is None:
             continue
-        picked = model.trial == panel.front.pick
-        y = 100 * model.accuracy
-        if picked:
-            axis.plot(x, y, "o", ms=17, mfc="none", mec=INK, mew=1.6, zorder=6)
         axis.plot(
             x,
-            y,
+            100 * model.accuracy,
             look.marker,
             color=look.colour,
             ms=8,
             mec="white",
             mew=0.8,
-            zorder=7 if picked else 5,
+            zorder=7 if model is panel.front.to_use else 5,
         )
 
 
@@ -184,8 +181,15 @@ def _draw_baselines(axis: "Axes", panel: Panel) -> None:
             mfc=colour,
             mec=INK,
             mew=1.1,
-            zorder=5,
+            zorder=7 if baseline is panel.front.to_use else 5,
         )
+
+
+def _draw_pick(axis: "Axes", panel: Panel) -> None:
+    picked = panel.front.to_use
+    x = None if picked is None else panel.x(picked)
+    if picked is not None and x is not None:
+        axis.plot(x, 100 * picked.accuracy, "o", ms=17, mfc="none", mec=INK, mew=1.6, zorder=6)
 
 
 def _draw_closest(axis: "Axes", panel: Panel) -> None:

@@ -137,6 +137,25 @@ def test_baseline_that_is_the_pick_is_labelled_once_as_that(tmp_path: Path) -> N
     assert "dense-fp32" in labels
 
 
+@pytest.mark.parametrize("baseline_pick", [None, 0, 1])
+def test_ring_is_around_the_pick(tmp_path: Path, baseline_pick: int | None) -> None:
+    content = front(2)
+    if baseline_pick is not None:
+        content |= {"pick": None, "baseline_pick": baseline_pick}
+    stored = stored_run(tmp_path, content)
+    (axis,) = draw_figure(stored).axes
+    picked = stored.front.to_use
+    assert picked is not None
+    rings = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+    drawn = [(*line.get_xdata(), *line.get_ydata()) for line in rings]
+    assert drawn == [(picked.latency_ms.value, 100 * picked.accuracy)]
+
+
+def test_nothing_is_ringed_without_a_pick(tmp_path: Path) -> None:
+    (axis,) = draw_figure(stored_run(tmp_path, CASES["no pick"][0])).axes
+    assert not [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+
+
 @pytest.mark.parametrize(
     ("trial_rows", "source"),
     [(None, "measured; other trials predicted"), ([], "measured")],
