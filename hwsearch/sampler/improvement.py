@@ -72,12 +72,13 @@ class Front:
 
 def non_dominated(values: Floats, costs: Floats) -> Ints:
     """Positions of the points that no other dominates, by falling value; of equals the first."""
-    order = np.lexsort((*costs.T[::-1], -values))
+    rest = np.lexsort((*costs.T[::-1], -values))
     kept: list[int] = []
-    for at in order:
-        # Those before it are no worse in value: one that costs no more beats it.
-        if not kept or not (costs[kept] <= costs[at]).all(axis=1).any():
-            kept.append(int(at))
+    while len(rest):
+        # Those after it are no better in value: it beats the ones that cost no less.
+        best, rest = int(rest[0]), rest[1:]
+        kept.append(best)
+        rest = rest[~(costs[best] <= costs[rest]).all(axis=1)]
     return np.array(kept, dtype=np.int64)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -307,7 +308,7 @@ class _Forecasts:
     def of(self, same: Sequence[_Told]) -> tuple[float, float]:
         """Value and its deviation of a candidate from its trials."""
         reached = max(len(one.scores) for one in same)
-        score = float(np.mean([one.scores[-1] for one in same if len(one.scores) == reached]))
+        score = fmean(one.scores[-1] for one in same if len(one.scores) == reached)
         if reached == self._top:
             return score, 0.0
         line = self._lines[reached - 1]

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from hwsearch.sampler.improvement import Front, hypervolume_improvement
+from hwsearch.sampler.improvement import Front, hypervolume_improvement, non_dominated
 from hwsearch.sampler.observations import Candidates, Observed
 from hwsearch.sampler.priced import Bools, Floats, Ints
 from hwsearch.sampler.surrogate import Kernel, Surrogate, fit_kernel
@@ -166,13 +166,10 @@ def _representative(costs: Floats, values: Floats) -> Ints:
 
 def _gaps(costs: Floats, values: Floats) -> Floats:
     """How far each value is below the best one at no higher cost; 0 on the front."""
-    gaps = np.zeros(len(values))
-    for start in range(0, len(values), 512):
-        part = slice(start, start + 512)
-        cheaper = np.ones((len(values[part]), len(values)), dtype=bool)
-        for cost in costs.T:
-            cheaper &= cost <= cost[part, None]
-        gaps[part] = np.where(cheaper, values, -np.inf).max(axis=1) - values[part]
+    # A dominated point has a better one among those that cost no more, so the front is enough.
+    front = non_dominated(values, costs)
+    cheaper = (costs[front] <= costs[:, None]).all(axis=2)
+    gaps: Floats = np.where(cheaper, values[front], -np.inf).max(axis=1) - values
     return gaps
 
 

@@ -150,3 +150,24 @@ def test_non_dominated_keeps_the_first_of_equal_points() -> None:
     costs = np.array([[1.0], [2.0], [1.0], [1.5], [3.0]])
     assert non_dominated(values, costs).tolist() == [1, 0]
     assert non_dominated(np.zeros(0), np.zeros((0, 1))).tolist() == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_non_dominated_equals_the_definition(count: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values = generator.integers(0, 5, 40).astype(float)
+    costs = generator.integers(0, 5, (40, count)).astype(float)
+    points = [(-value, *cost) for value, cost in zip(values, costs.tolist(), strict=True)]
+
+    def beaten(at: int) -> bool:
+        return any(
+            all(one <= other for one, other in zip(points[by], points[at], strict=True))
+            and (points[by] != points[at] or by < at)
+            for by in range(len(points))
+            if by != at
+        )
+
+    kept = non_dominated(values, costs).tolist()
+    assert sorted(kept) == [at for at in range(len(points)) if not beaten(at)]
+    assert values[kept].tolist() == sorted(values[kept], reverse=True)
