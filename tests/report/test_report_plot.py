@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,8 +148,8 @@ def test_ring_is_around_the_pick(tmp_path: Path, baseline_pick: int | None) -> N
     picked = stored.front.to_use
     assert picked is not None
     rings = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
-    drawn = [(*line.get_xdata(), *line.get_ydata()) for line in rings]
-    assert drawn == [(picked.latency_ms.value, 100 * picked.accuracy)]
+    drawn = [np.asarray(line.get_xydata()).tolist() for line in rings]
+    assert drawn == [[[picked.latency_ms.value, 100 * picked.accuracy]]]
 
 
 def test_nothing_is_ringed_without_a_pick(tmp_path: Path) -> None:
