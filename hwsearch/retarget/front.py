@@ -86,7 +86,7 @@ def repriced_front(
     fitting = [model for model, _ in models if admitted[model.trial].admitted]
     offered, beaten = never_worse(fitting, rivals, asked.quantities)
     rivals_fit = [fits.admitted for _, fits in baselines]
-    choice = choose(offered, rivals, rivals_fit, settings.budgets)
+    choice = choose(offered, rivals, rivals_fit, settings.budgets, asked.quantities)
     picked = choice.picked
     said = [*_origin_notes(asked), *_left_out(scored), *more_notes]
     if picked is not None:

@@ -27,6 +27,7 @@ from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.front import (
     MORE_ACCURATE,
+    UNBEATEN,
     Choice,
     choose,
     never_worse,
@@ -39,7 +40,7 @@ EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
 #: What export may cost without a word, in points: more than one picture in 500.
 TOLERATED_POINTS: Final = 0.2
 #: Beginnings of notes that were true before anything was verified only.
-_STALE: Final = ("the budget ", "no model beats the baselines", MORE_ACCURATE)
+_STALE: Final = ("the budget ", "no model beats the baselines", MORE_ACCURATE, UNBEATEN)
 #: The same of a note about predictions.
 _EXTRAPOLATED: Final = "the latency of trial "
 
@@ -85,6 +86,7 @@ def offered_front(
         [_as_shipped(baseline) for baseline in baselines],
         [_admission(baseline, settings).admitted for baseline in baselines],
         settings.budgets,
+        settings.quantities,
     )
     best = choice.picked
     picked = next((m for m in offered if best is not None and m.trial == best.trial), None)

@@ -8,6 +8,7 @@ from study_fixtures import baseline_entry, make_cost, model_entry
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.finals.front import (
     MORE_ACCURATE,
+    UNBEATEN,
     choose,
     more_accurate_notes,
     never_worse,
@@ -225,7 +226,7 @@ def test_choice_is_a_baseline_where_it_is_clearly_more_accurate(
 ) -> None:
     models = [model_entry(1, 0.5, 1.0), model_entry(2, 0.6, 2.0)]
     baseline = baseline_entry(accuracy, 3.0)
-    choice = choose(models, [baseline], [admitted], parse_budgets(("10ms",)))
+    choice = choose(models, [baseline], [admitted], parse_budgets(("10ms",)), ("latency",))
     assert choice.baseline == position
     assert choice.picked == (models[1] if position is None else None)
     if position is not None:
@@ -238,9 +239,33 @@ def test_choice_is_a_baseline_where_it_is_clearly_more_accurate(
 
 def test_choice_without_models_is_the_best_baseline_or_nothing() -> None:
     baselines = [baseline_entry(0.5, 1.0), baseline_entry(0.6, 2.0)]
-    choice = choose([], baselines, [True, True], parse_budgets(("10ms",)))
+    choice = choose([], baselines, [True, True], parse_budgets(("10ms",)), ("latency",))
     assert (choice.picked, choice.baseline) == (None, 1)
     assert choice.reason.startswith("no searched model is better than the baselines")
-    nothing = choose([], baselines, [False, False], parse_budgets(("1ms",)))
+    nothing = choose([], baselines, [False, False], parse_budgets(("1ms",)), ("latency",))
     assert (nothing.picked, nothing.baseline) == (None, None)
     assert nothing.reason == "nothing met the budget"
+
+
+def test_baselines_that_no_model_beats_are_told() -> None:
+    models = [model_entry(1, 0.5, 1.0), model_entry(2, 0.6, 4.0)]
+    between, beaten, equal = (0.58, 3.0), (0.59, 5.0), (0.6, 4.0)
+    baselines = [baseline_entry(*at) for at in (between, beaten, equal, between)]
+    budgets = parse_budgets(("10ms",))
+    choice = choose(models, baselines, [True, True, True, False], budgets, ("latency",))
+    assert choice.picked == models[1]
+    assert choice.notes == (
+        f"{UNBEATEN}, which meet the budget: dense-fp32 of {baselines[0].backbone} "
+        "(58.0 % at 3.00 ms)",
+    )
+    assert choose(models, baselines, [False] * 4, budgets, ("latency",)).notes == ()
+
+
+@pytest.mark.parametrize(("best", "picked"), [(0.61, True), (0.9, False)])
+def test_each_baseline_is_told_once(best: float, picked: bool) -> None:
+    models = [model_entry(1, 0.5, 1.0), model_entry(2, 0.6, 4.0)]
+    baselines = [baseline_entry(0.58, 3.0), baseline_entry(best, 6.0)]
+    choice = choose(models, baselines, [True, True], parse_budgets(("10ms",)), ("latency",))
+    assert (choice.picked is None) is not picked
+    text = " ".join((choice.reason, *choice.notes))
+    assert text.count("at 3.00 ms") == text.count("at 6.00 ms") == 1

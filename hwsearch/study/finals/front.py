@@ -1,7 +1,7 @@
 """The front: which trials no other beats, which of them to pick, and what to say about it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -14,6 +14,8 @@ EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
 
 #: How the note on a baseline that is more accurate than the pick begins.
 MORE_ACCURATE: Final = "more accurate than the pick"
+#: The same of the one on baselines that are as good as what is offered.
+UNBEATEN: Final = "no model beats these baselines"
 
 
 def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
@@ -102,6 +104,7 @@ def choose(
     baselines: Sequence[BaselineEntry],
     admitted: Sequence[bool],
     budgets: Sequence[Budget],
+    quantities: Sequence[Quantity],
 ) -> Choice:
     """The pick: the most accurate model of the front, unless a baseline is clearly more accurate.
 
@@ -110,6 +113,7 @@ def choose(
         baselines: against which it is held.
         admitted: which of these meet the budgets.
         budgets: for the reason.
+        quantities: which the search brings down.
     """
     model, position = pick(front), best_baseline(baselines, admitted)
     best = None if position is None else baselines[position]
@@ -120,13 +124,13 @@ def choose(
             f"{best.name} of {best.backbone} meets the budget and is more accurate than all "
             f"searched models, by more than is uncertain ({_against(best, model)})"
         )
-        return Choice(picked=None, baseline=position, reason=reason)
-    return Choice(
-        picked=model,
-        baseline=None,
-        reason=pick_reason(front, model, budgets),
-        notes=tuple(more_accurate_notes(model, baselines, admitted)),
-    )
+        others = unbeaten_notes(front, baselines, admitted, quantities, {position})
+        return Choice(picked=None, baseline=position, reason=reason, notes=tuple(others))
+    said = more_accurate_notes(model, baselines, admitted)
+    told = {position} if said else set()
+    said += unbeaten_notes(front, baselines, admitted, quantities, told)
+    reason = pick_reason(front, model, budgets)
+    return Choice(picked=model, baseline=None, reason=reason, notes=tuple(said))
 
 
 def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:
@@ -167,6 +171,34 @@ def more_accurate_notes(
         f"{MORE_ACCURATE} and within the budget: the baseline {best.name} of {best.backbone} "
         f"({_against(best, picked)})"
     ]
+
+
+def unbeaten_notes(
+    front: Sequence[ModelEntry],
+    baselines: Sequence[BaselineEntry],
+    admitted: Sequence[bool],
+    quantities: Sequence[Quantity],
+    told: Container[int | None],
+) -> list[str]:
+    """A note on baselines that meet the budget and belong on the front, beside the models.
+
+    Args:
+        front: of the models; without one there is no note.
+        baselines: of its backbones.
+        admitted: which of these meet the budgets.
+        quantities: which the search brings down.
+        told: positions of baselines of which something else was said.
+    """
+    fitting = [at for at, fits in enumerate(admitted) if fits]
+    rivals: list[ModelEntry | BaselineEntry] = [*front, *(baselines[at] for at in fitting)]
+    found = []
+    for at in fitting if front else ():
+        one = baselines[at]
+        equal = any(objectives(model, quantities) == objectives(one, quantities) for model in front)
+        if at not in told and not equal and not any(_beats(r, one, quantities) for r in rivals):
+            latency = format_quantity("latency", one.latency_ms.value)
+            found.append(f"{one.name} of {one.backbone} ({100 * one.accuracy:.1f} % at {latency})")
+    return [f"{UNBEATEN}, which meet the budget: {', '.join(found)}"] if found else []
 
 
 def extrapolation_notes(trials: Sequence[int], profile: str) -> list[str]:
@@ -240,10 +272,14 @@ def _against(baseline: BaselineEntry, model: ModelEntry) -> str:
     )
 
 
-def _beats(baseline: BaselineEntry, model: ModelEntry, quantities: Sequence[Quantity]) -> bool:
-    """No worse in anything, or both faster and more accurate, however much smaller the model is."""
-    theirs, mine = objectives(baseline, quantities), objectives(model, quantities)
-    if all(a <= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine:
+def _beats(
+    one: ModelEntry | BaselineEntry,
+    other: ModelEntry | BaselineEntry,
+    quantities: Sequence[Quantity],
+) -> bool:
+    """No worse in anything, or both faster and more accurate, however much smaller the other is."""
+    mine, theirs = objectives(one, quantities), objectives(other, quantities)
+    if all(a <= b for a, b in zip(mine, theirs, strict=True)) and mine != theirs:
         return True
-    faster = baseline.latency_ms.value < model.latency_ms.value
-    return faster and baseline.accuracy > model.accuracy
+    faster = one.latency_ms.value < other.latency_ms.value
+    return faster and one.accuracy > other.accuracy

@@ -105,7 +105,7 @@ def make_front(
     ]
     offered, refused = never_worse(models, base, settings.quantities)
     fitting = [_admission(bench, bench.price(one)).admitted for _, one in baselines]
-    choice = choose(offered, base, fitting, settings.budgets)
+    choice = choose(offered, base, fitting, settings.budgets, settings.quantities)
     picked = choice.picked
     dropped = [f"trial {model.trial} is not offered: {reason}" for model, reason in refused]
     said: list[str] = []
@@ -155,7 +155,7 @@ def empty_front(bench: Workbench, least: Reachable, records: Sequence[Record]) -
         for quantity, value in least.least.items()
     }
     said = [f"{len(records)} candidates were priced"] if records else []
-    return _file(bench, [], [], choose([], [], [], ()), said, None, closest, minimum)
+    return _file(bench, [], [], choose([], [], [], (), ()), said, None, closest, minimum)
 
 
 def _scored(
