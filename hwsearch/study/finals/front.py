@@ -1,7 +1,7 @@
 """The front: which trials no other beats, which of them to pick, and what to say about it."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -124,10 +124,10 @@ def choose(
             f"{best.name} of {best.backbone} meets the budget and is more accurate than all "
             f"searched models, by more than is uncertain ({_against(best, model)})"
         )
-        others = unbeaten_notes(front, baselines, admitted, quantities, {position})
+        others = unbeaten_notes(front, baselines, admitted, quantities, position)
         return Choice(picked=None, baseline=position, reason=reason, notes=tuple(others))
     said = more_accurate_notes(model, baselines, admitted)
-    told = {position} if said else set()
+    told = position if said else None
     said += unbeaten_notes(front, baselines, admitted, quantities, told)
     reason = pick_reason(front, model, budgets)
     return Choice(picked=model, baseline=None, reason=reason, notes=tuple(said))
@@ -178,7 +178,7 @@ def unbeaten_notes(
     baselines: Sequence[BaselineEntry],
     admitted: Sequence[bool],
     quantities: Sequence[Quantity],
-    told: Container[int | None],
+    told: int | None,
 ) -> list[str]:
     """A note on baselines that meet the budget and belong on the front, beside the models.
 
@@ -187,18 +187,28 @@ def unbeaten_notes(
         baselines: of its backbones.
         admitted: which of these meet the budgets.
         quantities: which the search brings down.
-        told: positions of baselines of which something else was said.
+        told: position of a baseline of which something else was said.
     """
+    if not front:
+        return []
     fitting = [at for at, fits in enumerate(admitted) if fits]
     rivals: list[ModelEntry | BaselineEntry] = [*front, *(baselines[at] for at in fitting)]
-    found = []
-    for at in fitting if front else ():
-        one = baselines[at]
-        equal = any(objectives(model, quantities) == objectives(one, quantities) for model in front)
-        if at not in told and not equal and not any(_beats(r, one, quantities) for r in rivals):
-            latency = format_quantity("latency", one.latency_ms.value)
-            found.append(f"{one.name} of {one.backbone} ({100 * one.accuracy:.1f} % at {latency})")
-    return [f"{UNBEATEN}, which meet the budget: {', '.join(found)}"] if found else []
+    offered = [objectives(model, quantities) for model in front]
+    beside = [
+        baselines[at]
+        for at in fitting
+        if at != told
+        and objectives(baselines[at], quantities) not in offered
+        and not any(_beats(rival, baselines[at], quantities) for rival in rivals)
+    ]
+    if not beside:
+        return []
+    named = ", ".join(
+        f"{one.name} of {one.backbone} ({100 * one.accuracy:.1f} % at "
+        f"{format_quantity('latency', one.latency_ms.value)})"
+        for one in beside
+    )
+    return [f"{UNBEATEN}, which meet the budget: {named}"]
 
 
 def extrapolation_notes(trials: Sequence[int], profile: str) -> list[str]:
