@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwsearch.report.prediction import ModelPrediction
+    from hwsearch.study.asked.effort import Effort
     from hwsearch.study.coordinator import Run
     from hwsearch.study.trials.progress import Watcher
 
@@ -50,6 +51,7 @@ def search(
     space: str | Path = DEFAULT_SPACE,
     trials: int | None = None,
     time_limit: str | None = None,
+    effort: "Effort | None" = None,
     confidence: float = 0.9,
     seed: int = 0,
     out: str | Path = DEFAULT_OUT,
@@ -65,9 +67,10 @@ def search(
         data: "digits", the name of a torchvision data set, or an image folder.
         space: name or file of a search space.
         trials: how many; the space's number if neither this nor a time limit is given.
-        time_limit: such as "20m".
+        time_limit: of the whole run, such as "20m"; networks are trained by it.
+        effort: how long they are trained without one: "quick", "standard" or "thorough".
         confidence: at which every budget must hold.
-        seed: of everything random; one seed gives the same trials again.
+        seed: of the run; without a time limit one seed gives the same trials again.
         out: folder in which the run folder is made.
         download: allow downloads of data sets and pretrained weights.
         settings: as ``--set key=value``.
@@ -80,8 +83,8 @@ def search(
     texts = (budget,) if isinstance(budget, str) else tuple(budget)
     checked = check(
         target=target, budgets=texts, data=data, space=space, trials=trials,
-        time_limit=time_limit, confidence=confidence, seed=seed, download=download,
-        settings=settings or {},
+        time_limit=time_limit, effort=effort, confidence=confidence, seed=seed,
+        download=download, settings=settings or {},
     )  # fmt: skip
     folder = new_folder(checked, Path(out))
     return run(checked, folder, command=f"hwsearch.search({target!r}, {texts})", watcher=watcher)
@@ -141,6 +144,24 @@ def predict(
         price(profile, network, confidence=confidence).prediction for profile in profiles
     )
     return predictions[0] if isinstance(target, str) else predictions
+
+
+def dry_run(checked: Checked) -> str:
+    """What a run would do and cost, a line each; reads the pictures, trains and writes nothing."""
+    from hwsearch.study.asked.pictures import load_pictures
+    from hwsearch.study.candidates.workbench import Workbench
+    from hwsearch.study.plan import dry_run_text
+    from hwsearch.study.trials.progress import Silent
+
+    silent = Silent()
+    bench = Workbench(
+        checked.settings,
+        checked.profile,
+        load_pictures(checked.settings),
+        on_phase=silent.phase,
+        on_step=silent.step,
+    )
+    return dry_run_text(bench, checked.settings.time_limit_s)
 
 
 def new_folder(checked: Checked, out: Path) -> Path:

@@ -13,6 +13,7 @@ import hwsearch
 from hwsearch import api
 from hwsearch.errors import HwsearchError, NothingFitsError, RunError, UnitError
 from hwsearch.study.asked.preflight import Checked, check
+from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 
 BACKBONE = """
@@ -40,7 +41,7 @@ trials: 8
 """
 
 
-class Remembers:
+class Remembers(Silent):
     """A watcher that keeps what it was told."""
 
     def __init__(self) -> None:

@@ -58,6 +58,7 @@ from end_to_end_rows import (
     untimed_files,
     write_rows,
 )
+from hwsearch.study.finals.baseline_cache import BaselineCache
 from predictor_room import markdown, spread
 from side_by_side import Job, run_beside
 
@@ -75,7 +76,6 @@ from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked, check
 from hwsearch.study.candidates.workbench import BASELINES, Workbench
 from hwsearch.study.coordinator import Run
-from hwsearch.study.finals.baseline_cache import BaselineCache
 from hwsearch.study.finals.finalists import Planned
 from hwsearch.study.finals.finalize import finalize
 from hwsearch.study.trials.progress import Silent

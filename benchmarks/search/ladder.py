@@ -38,7 +38,6 @@ from hwsearch.space.knobs import Knobs, knob_choices
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked, check
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.finalists import Planned
 from hwsearch.study.finals.finalize import finalize
 from hwsearch.study.trials.trial import Pace, rungs
 
@@ -139,7 +138,8 @@ def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
         accuracies.append(score.accuracy)
         rungs_s.append(time.perf_counter() - start)
     full = finalize(
-        (Planned(candidate=candidate),),
+        (candidate,),
+        (),
         {},
         bench,
         on_phase=_silent,

@@ -42,6 +42,7 @@ from replay_joint import COSTS, problems
 from hwsearch.accuracy.agreement import agreement
 from hwsearch.accuracy.training import Score
 from hwsearch.sampler import KnownCostSampler
+from hwsearch.study.asked.effort import MOST_FINALISTS
 from hwsearch.study.finals.finalists import gain_order, outer_layers
 from hwsearch.study.trials.promotion import Climb, stop_reason
 
@@ -306,7 +307,7 @@ def _finalists(climbs: dict[int, Climb]) -> list[int]:
     points = [
         (1.0 - climbs[at].scores[-1].accuracy, 2.0 ** climbs[at].costs[0]) for at in completed
     ]
-    chosen = outer_layers(points)
+    chosen = outer_layers(points, MOST_FINALISTS)
     ordered = gain_order([points[at] for at in chosen], _GUESSING)
     return [completed[chosen[at]] for at in ordered]
 

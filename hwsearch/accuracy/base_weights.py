@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from hwsearch.accuracy.base_training import WHOLE_SHARE, BaseTraining
 from hwsearch.accuracy.cached_network import locked, store
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.training import Recipe, Score, evaluate, reestimate_batch_norm, train
+from hwsearch.accuracy.elastic import Importance, Widths
+from hwsearch.accuracy.training import Recipe, Score, evaluate
 from hwsearch.errors import BackboneError, HostError
 from hwsearch.files import cache_folder
 from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.trace import trace
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ Source = Literal["trained", "pretrained", "file"]
 OnStep = Callable[[int, int], None]
 
 #: Part of every key; grows when training gives other weights from the same recipe.
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 
 #: Weights that know something are tuned more gently than random ones.
 _FINE_TUNING_RATE: Final = 0.2
@@ -47,6 +49,9 @@ _FINE_TUNING_RATE: Final = 0.2
 _HUB_FILE: Final = "model.safetensors"
 
 _NAMED: Final = 3
+
+#: Names of the tensors in a file that are no weights: importances by group of channels.
+_IMPORTANCE: Final = "hwsearch.importance."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +65,8 @@ class BaseNetwork:
         cached: whether it was read rather than trained.
         validation: score on the validation split.
         train_s: how long the training took, whenever that was.
+        importance: of each channel of each group, the order in which the narrow networks inside
+            were taught; None where none were.
     """
 
     model: nn.Module
@@ -68,6 +75,7 @@ class BaseNetwork:
     cached: bool
     validation: Score
     train_s: float
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +111,7 @@ def base_network(
     *,
     weights: WeightsPolicy | Path = "auto",
     download: bool = False,
+    widths: Widths | None = None,
     on_step: OnStep | None = None,
 ) -> BaseNetwork:
     """Read a base network from the cache, or train and store it.
@@ -120,6 +129,8 @@ def base_network(
             random ones; a path from a safetensors file, whose classifier is left aside when it
             has other classes.
         download: allow the network to be used for pretrained weights that are not there.
+        widths: at which the network is to work without training of its own; None for the whole
+            one only.
         on_step: is called with the step and the number of steps while training.
 
     Raises:
@@ -127,27 +138,80 @@ def base_network(
         HostError: pretrained weights cannot be had here, or the cache cannot be written.
     """
     start = _start(ref, weights, download=download)
-    key = _key(ref, data, px, recipe, start)
-    path = cache_folder() / "base" / f"{key}.safetensors"
+    key = _key(ref, data, px, recipe, start, widths)
+    path = _path(key)
     with locked(path):
         found = _read(path, ref, px, recipe.seed)
         # A file from an "auto" whose pretrained weights did not fit is no answer to "pretrained":
         # loading them again says why.
         if found is not None and (found.source == start.source or not start.required):
             return found
-        content = _trained(ref, data, px, recipe, start, on_step)
-        store(path, content)
-        # What is handed out is always what was read, so that all calls give the same bits.
-        made = _read(path, ref, px, recipe.seed)
-    if made is None:
-        raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
-    return dataclasses.replace(made, cached=False)
+        training, source = _begun(ref, data, px, recipe, start)
+        whole = round(WHOLE_SHARE * recipe.steps)
+
+        def told(before: int) -> OnStep | None:
+            return None if on_step is None else lambda done, _: on_step(before + done, recipe.steps)
+
+        training.train_whole(whole, on_step=told(0))
+        training.anneal(recipe.steps - whole, widths=widths, on_step=told(whole))
+        return _kept(path, training, source, ref, data, px, recipe)
+
+
+def begin_training(
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+    *,
+    weights: WeightsPolicy | Path = "auto",
+    download: bool = False,
+) -> tuple[BaseTraining, Source]:
+    """A base network before its first step, from the weights that it starts from.
+
+    Arguments and errors are those of ``base_network``.
+    """
+    return _begun(ref, data, px, recipe, _start(ref, weights, download=download))
+
+
+def keep_base(
+    key: str,
+    training: BaseTraining,
+    source: Source,
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+) -> BaseNetwork:
+    """Store a base network whose training ended, under a key of the caller's; returns it.
+
+    Raises:
+        HostError: the cache cannot be written.
+    """
+    path = _path(key)
+    with locked(path):
+        return _kept(path, training, source, ref, data, px, recipe)
+
+
+def read_base(key: str, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | None:
+    """The network that was kept under a key; None where there is none, or it is corrupt."""
+    return _read(_path(key), ref, px, seed)
 
 
 # -- cache ----------------------------------------------------------------------------------------
 
 
-def _key(ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start) -> str:
+def _path(key: str) -> Path:
+    return cache_folder() / "base" / f"{key}.safetensors"
+
+
+def _key(
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+    start: _Start,
+    widths: Widths | None,
+) -> str:
     import timm
 
     parts = {
@@ -157,6 +221,7 @@ def _key(ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start
         "px": px,
         "recipe": dataclasses.asdict(recipe),
         "start": start.identity(),
+        "widths": None if widths is None else dataclasses.asdict(widths),
         "torch": str(torch.__version__),
         "timm": timm.__version__,
         "version": RECIPE_VERSION,
@@ -168,7 +233,7 @@ def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | Non
     """The stored network, or None when there is none or it is corrupt."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
             stored = json.loads(file.metadata()["hwsearch"])
         validation = Score(correct=stored["correct"], total=stored["total"])
         source, train_s = stored["source"], float(stored["train_s"])
@@ -177,6 +242,12 @@ def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | Non
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         _LOG.warning("'%s' is corrupt (%s); the base network is trained again", path, error)
         return None
+    importance = {
+        name.removeprefix(_IMPORTANCE): tensor.numpy()
+        for name, tensor in tensors.items()
+        if name.startswith(_IMPORTANCE)
+    }
+    state = {name: t for name, t in tensors.items() if not name.startswith(_IMPORTANCE)}
     # The seed also makes buffers that a module does not store, such as a random projection.
     model = build(ref, px, seed=seed)
     try:
@@ -191,41 +262,52 @@ def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | Non
         cached=True,
         validation=validation,
         train_s=train_s,
+        importance=importance or None,
     )
 
 
-def _trained(
-    ref: BackboneRef,
-    data: DataSet,
-    px: int,
-    recipe: Recipe,
-    start: _Start,
-    on_step: OnStep | None,
-) -> bytes:
-    """Train a base network; returns the content of its file."""
+def _begun(
+    ref: BackboneRef, data: DataSet, px: int, recipe: Recipe, start: _Start
+) -> tuple[BaseTraining, Source]:
     model = build(ref, px, seed=recipe.seed)
     source: Source = "trained"
     if start.path is not None and _load(model, ref, px, start):
         source = start.source
         rate = recipe.learning_rate * _FINE_TUNING_RATE
         recipe = dataclasses.replace(recipe, learning_rate=rate)
-    began_s = time.monotonic()
-    train(model, data, px, recipe, on_step=on_step)
-    reestimate_batch_norm(model, data, px, batch_size=recipe.batch_size)
-    train_s = time.monotonic() - began_s
-    validation = evaluate(model, data.validation, data, px)
+    return BaseTraining(model, make_blueprint(ref, px), data, recipe), source
+
+
+def _kept(
+    path: Path,
+    training: BaseTraining,
+    source: Source,
+    ref: BackboneRef,
+    data: DataSet,
+    px: int,
+    recipe: Recipe,
+) -> BaseNetwork:
+    """Write the file of a network whose lock the caller holds, and read it back."""
+    validation = evaluate(training.model, data.validation, data, px)
     about = {
         "correct": validation.correct,
         "total": validation.total,
         "source": source,
-        "train_s": round(train_s, 3),
+        "train_s": round(training.train_s, 3),
     }
     # Copied one by one: the format takes neither channels-last nor shared storage.
     state = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in training.model.state_dict().items()
     }
-    return safetensors.torch.save(state, {"hwsearch": json.dumps(about)})
+    for group, importance in (training.importance or {}).items():
+        state[f"{_IMPORTANCE}{group}"] = torch.from_numpy(importance)
+    store(path, safetensors.torch.save(state, {"hwsearch": json.dumps(about)}))
+    # What is handed out is always what was read, so that all calls give the same bits.
+    made = _read(path, ref, px, recipe.seed)
+    if made is None:
+        raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
+    return dataclasses.replace(made, cached=False)
 
 
 # -- starting weights -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Networks and pictures are channels-last, which is 1.5 to 2 times faster for thes
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from hwsearch.accuracy.data.batches import endless, iterate, resized
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.errors import BackboneError
 
-#: Steps over which the learning rate rises, as a share of all steps.
+#: Share of the training over which the learning rate rises.
 _WARM_UP: Final = 0.1
+#: Share of the target that is spread over all classes. The outsiders' recipe has it too.
+LABEL_SMOOTHING: Final = 0.1
 _WEIGHT_DECAY: Final = 5e-4
 #: Batches from which statistics are re-estimated: 8 and 32 ranked candidates alike on digits.
 STATISTICS_BATCHES: Final = 8
@@ -30,15 +33,51 @@ class Recipe:
     """How long and how to train.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; at most so many where the clock decides.
+        batch_size: pictures in each step.
         learning_rate: the highest, for SGD at batch 64; networks without batch norm are trained
             with AdamW at a fiftieth of it.
+        seed: of the order of the pictures and their augmentation.
+        seconds: that the training may take, by ``time.monotonic``. The schedule follows the clock,
+            so that the network is annealed to the end however fast its steps are. None: the steps
+            decide, and one seed gives the same weights again.
     """
 
     steps: int
     batch_size: int = 64
     learning_rate: float = 0.05
     seed: int = 0
+    seconds: float | None = None
+
+
+class Progress:
+    """How much of a training is done, by its steps or by the clock.
+
+    Args:
+        steps: of the whole training.
+        seconds: that it may take; None where the steps decide.
+    """
+
+    def __init__(self, steps: int, seconds: float | None = None) -> None:
+        self._steps, self._seconds = steps, seconds
+        self._begin = time.monotonic()
+        self.done = 0
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        share = self.done / self._steps if self._steps else 1.0
+        if self._seconds is not None:
+            elapsed = time.monotonic() - self._begin
+            share = max(share, elapsed / self._seconds if self._seconds > 0 else 1.0)
+        return min(1.0, share)
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole training at the pace so far; at least what is done."""
+        if self._seconds is None or self.done == 0:
+            return self._steps
+        return max(self.done, min(self._steps, round(self.done / max(self.share, 1e-9))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,29 +134,33 @@ def train(
     Raises:
         BackboneError: the loss is not finite.
     """
-    if recipe.steps < 1:
-        return
-    model.to(memory_format=torch.channels_last)
-    optimizer, peak = _optimizer(model, recipe)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    batches = endless(
+    optimizer, peak = make_optimizer(model, recipe.learning_rate)
+    batches = training_batches(data, px, recipe)
+    progress = Progress(recipe.steps, recipe.seconds)
+    model.to(memory_format=torch.channels_last).train()
+    with seeded(recipe.seed):
+        while progress.share < 1.0:
+            set_rate(optimizer, peak * _schedule(progress))
+            images, labels = next(batches)
+            optimizer.zero_grad(set_to_none=True)
+            backward(label_loss(model(images), labels))
+            take_step(model, optimizer)
+            progress.done += 1
+            if on_step is not None:
+                on_step(progress.done, progress.expected_steps)
+    model.eval()
+
+
+def training_batches(data: DataSet, px: int, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches of the training split without end, drawn from the seed of the recipe."""
+    return endless(
         resized(data.train, px),
         batch_size=recipe.batch_size,
         mean=data.mean,
         std=data.std,
-        generator=generator,
+        generator=torch.Generator().manual_seed(recipe.seed),
         augmentation=data.augmentation,
     )
-    model.train()
-    with _seeded(recipe.seed):
-        for step in range(recipe.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * _schedule(step, recipe.steps)
-            images, labels = next(batches)
-            _step(model, optimizer, images, labels)
-            if on_step is not None:
-                on_step(step + 1, recipe.steps)
-    model.eval()
 
 
 def reestimate_batch_norm(model: nn.Module, data: DataSet, px: int, *, batch_size: int) -> None:
@@ -185,19 +228,40 @@ def _first_batches(
     )
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss = nn.functional.cross_entropy(model(images), labels)
+def label_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy against smoothed labels.
+
+    Args:
+        outputs: logits, (N, classes).
+        labels: int64, (N,).
+    """
+    return nn.functional.cross_entropy(outputs, labels, label_smoothing=LABEL_SMOOTHING)
+
+
+def backward(loss: Tensor) -> None:
+    """Add the gradients of a loss.
+
+    Raises:
+        BackboneError: the loss is not finite.
+    """
     if not torch.isfinite(loss):
         raise BackboneError("the loss is not finite; the network's training diverged")
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Change the weights by the gradients, which are clipped."""
     torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT_NORM)
     optimizer.step()
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, float]:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def make_optimizer(model: nn.Module, learning_rate: float) -> tuple[torch.optim.Optimizer, float]:
     """Optimizer and highest learning rate; scales and biases are not decayed."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
@@ -207,19 +271,21 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer,
     ]
     groups = [group for group in groups if group["params"]]
     if any(isinstance(module, _BATCH_NORMS) for module in model.modules()):
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True), recipe.learning_rate
-    return torch.optim.AdamW(groups, lr=0.0), recipe.learning_rate / 50
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True), learning_rate
+    return torch.optim.AdamW(groups, lr=0.0), learning_rate / 50
 
 
-def _schedule(step: int, steps: int) -> float:
-    warm_up = max(1, round(_WARM_UP * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+def _schedule(progress: Progress) -> float:
+    """Share of the highest rate: a rise, then half a cosine to zero."""
+    share = progress.share
+    rise = min(1.0, (progress.done + 1) / max(1.0, _WARM_UP * progress.expected_steps))
+    if share < _WARM_UP:
+        return min(rise, 1.0)
+    return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator (dropout, stochastic depth), and put it back afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,10 +4,15 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hwsearch.errors import RunError
+
+if TYPE_CHECKING:
+    from hwsearch.api import Result
+    from hwsearch.study.asked.effort import Effort
 
 
 @click.command(name="run")
@@ -26,7 +31,13 @@ from hwsearch.errors import RunError
 )
 @click.option("--space", default="tiny", show_default=True, help="Search space: a name or a file.")
 @click.option("--trials", type=int, help="Number of trials.  [default: the space's]")
-@click.option("--time-limit", help="Stop in time to finish within this, such as 20m.")
+@click.option("--time-limit", help="Of the whole run, such as 20m; shared out over its phases.")
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    help="How long networks are trained without a time limit.  [default: standard]",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and what it would cost.")
 @click.option(
     "--confidence",
     type=float,
@@ -34,7 +45,7 @@ from hwsearch.errors import RunError
     show_default=True,
     help="Probability with which a budget must hold.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -65,6 +76,8 @@ def command(
     space: str,
     trials: int | None,
     time_limit: str | None,
+    effort: "Effort | None",
+    dry_run: bool,
     confidence: float,
     seed: int,
     out: Path,
@@ -84,6 +97,8 @@ def command(
     if resume_folder is not None:
         if target is not None or budgets:
             raise RunError("--resume takes target and budget from the folder; leave them out")
+        if effort is not None or dry_run:
+            raise RunError("--resume goes on as the run began; leave --effort and --dry-run out")
         if not resume_folder.is_dir():
             raise RunError(f"{resume_folder} is not a folder; give a run folder, as in results/")
         stored_run(resume_folder)
@@ -96,13 +111,16 @@ def command(
         assert target is not None
         checked = check(
             target=target, budgets=budgets, data=data, space=space, trials=trials,
-            time_limit=time_limit, confidence=confidence, seed=seed, download=download,
-            settings=_settings(assignments),
+            time_limit=time_limit, effort=effort, confidence=confidence, seed=seed,
+            download=download, settings=_settings(assignments),
         )  # fmt: skip
 
     from hwsearch import api
     from hwsearch.cli.view import open_view
 
+    if dry_run:
+        click.echo(api.dry_run(checked))
+        return
     with open_view() as view:
         if resume_folder is not None:
             result = api.resume(resume_folder, trials=trials, time_limit=time_limit, watcher=view)
@@ -112,6 +130,10 @@ def command(
             folder = api.new_folder(checked, out)
             typed = shlex.join(["hwsearch", *sys.argv[1:]])
             result = api.run(checked, folder, command=typed, watcher=view)
+    _print(result, as_json=as_json)
+
+
+def _print(result: "Result", *, as_json: bool) -> None:
     if as_json:
         click.echo((result.folder / "front.json").read_text(encoding="utf-8"), nl=False)
         return

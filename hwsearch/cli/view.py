@@ -65,6 +65,11 @@ class PlainView:
     def __init__(self) -> None:
         self._lines = Lines()
         self._phase = ""
+        self._deadline_s: float | None = None
+
+    def deadline(self, at_s: float) -> None:
+        """Remember it."""
+        self._deadline_s = at_s
 
     def phase(self, text: str) -> None:
         """Announce what takes long; a trial is announced by its result."""
@@ -77,7 +82,8 @@ class PlainView:
     def step(self, done: int, total: int) -> None:
         """Say where a long phase is, now and then."""
         if self._lines.quiet_for_long:
-            self._lines.say(f"  {self._phase}: step {done} of {total}")
+            left = "" if self._deadline_s is None else f", {left_text(self._deadline_s)}"
+            self._lines.say(f"  {self._phase}: step {done} of {total}{left}")
 
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """One line for a trial."""
@@ -107,6 +113,11 @@ class LiveView:
         self._best: Record | None = None
         self._planned: int | None = None
         self._left_s: float | None = None
+        self._deadline_s: float | None = None
+
+    def deadline(self, at_s: float) -> None:
+        """Remember it."""
+        self._deadline_s = at_s
 
     def phase(self, text: str) -> None:
         """Show what runs now."""
@@ -136,6 +147,8 @@ class LiveView:
         grid = Table.grid(padding=(0, 2))
         of = "" if self._planned is None else f" of {self._planned}"
         left = "" if self._left_s is None else f", about {duration(self._left_s)} left"
+        if self._deadline_s is not None:
+            left = f", {left_text(self._deadline_s)}"
         grid.add_row(
             "trials", f"{self._done}{of}, {duration(time.monotonic() - self._started)}{left}"
         )
@@ -182,6 +195,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     text = io.StringIO()
     Console(file=text, width=_PLAIN_WIDTH, color_system=None).print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+
+
+def left_text(deadline_s: float) -> str:
+    """What is left of the time limit."""
+    return f"{duration(max(0.0, deadline_s - time.monotonic()))} left of the limit"
 
 
 def _better(record: "Record", best: "Record | None") -> bool:

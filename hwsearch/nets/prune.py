@@ -176,7 +176,8 @@ def remove_channels(model: nn.Module, trace: Trace, removed: Mapping[str, tuple[
 
 def _dependencies(model: nn.Module, input_px: int) -> Any:  # noqa: ANN401 - untyped library
     device = next(model.parameters()).device
-    example = torch.zeros(1, 3, input_px, input_px, device=device)
+    kind = next(model.parameters()).dtype
+    example = torch.zeros(1, 3, input_px, input_px, device=device, dtype=kind)
     was_training = model.training
     trainable = {name: p.requires_grad for name, p in model.named_parameters()}
     try:

@@ -1,6 +1,5 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
-import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +22,18 @@ from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.asked.admission import admission
+from hwsearch.study.asked.effort import BASE_SHARE, TRIAL_SHARE
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked
+from hwsearch.study.bases import prepare_bases
 from hwsearch.study.candidates.pricing import KnobPricer
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.baseline_cache import BaselineCache
 from hwsearch.study.finals.final_round import FinalRound
-from hwsearch.study.finals.final_time import finalization_s
+from hwsearch.study.finals.final_time import expected_s
 from hwsearch.study.finals.finalists import finalists
 from hwsearch.study.finals.offer import empty_front, reachable, reachable_text
 from hwsearch.study.own_machine import recalibrated
+from hwsearch.study.plan import plan_text
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.trial import Trial
@@ -49,10 +50,9 @@ from hwsearch.study.written.storage import ProposedTrial, StudyStore
 _ANCHOR_SHARE: Final = 5
 #: Proposals in a row that are networks evaluated before: the space is exhausted.
 _EXHAUSTED: Final = 60
-#: Of the time that a limit leaves when the search begins, at most so much is kept for full
-#: fine-tuning and what follows: of ten minutes on one core with three backbones, nine tenths went
-#: there, and three trials were all of the search.
-_FINAL_SHARE: Final = 0.5
+#: A run goes on after its files were timed if so much of its limit is left, and at least so long.
+_GOES_ON_SHARE: Final = 0.1
+_GOES_ON_S: Final = 20.0
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 
@@ -83,6 +83,9 @@ class Run:
             TrialsFailedError: too many trials failed.
         """
         self._begin = time.monotonic()
+        limit_s = self.checked.settings.time_limit_s
+        if limit_s is not None:
+            self.watcher.deadline(self._begin + limit_s - sum(self.earlier_wall_s.values()))
         with locked(self.folder):
             self.watcher.phase(f"reading {self.checked.settings.data}")
             start = time.perf_counter()
@@ -95,7 +98,7 @@ class Run:
                 on_step=self.watcher.step,
             )
             self._bench.wall_s["data"] = time.perf_counter() - start
-            self._known_baselines = BaselineCache(self._bench)
+            self._space = self.checked.settings.space
             self._open_store()
             self._write_progress(finished=None)
             with self._interruptible():
@@ -128,7 +131,6 @@ class Run:
                 return False
             self._store.set_recalibration(known)
             self._open_store()  # what a sampler has priced is out of date
-            self._searched_from_s = self._spent_s()
             with self._interruptible():
                 return self._search_on()
 
@@ -140,9 +142,14 @@ class Run:
 
     @property
     def has_time(self) -> bool:
-        """Whether a time limit leaves enough for another trial and what comes after it."""
-        limited = self.checked.settings.time_limit_s is not None
-        return limited and not self._enough(self._store.records(), 0)
+        """Whether a time limit leaves enough for more trials and what comes after them."""
+        limit_s = self.checked.settings.time_limit_s
+        if limit_s is None:
+            return False
+        planned = self.checked.settings.trial_count
+        if planned is not None and len(self._store.records()) >= planned:
+            return False
+        return self._limit_left_s() > max(_GOES_ON_S, _GOES_ON_SHARE * limit_s)
 
     @property
     def data(self) -> DataSet:
@@ -170,9 +177,11 @@ class Run:
             return self._nothing_fits(
                 empty_front(bench, least, []), reachable_text(least, settings)
             )
+        left_s = None if settings.time_limit_s is None else self._limit_left_s()
+        self.watcher.note(plan_text(bench, left_s))
+        self._train_bases(left_s)
         planned = settings.trial_count or settings.space.trials
-        self._store.enqueue(anchors(settings.space)[: planned // _ANCHOR_SHARE])
-        self._searched_from_s = self._spent_s()
+        self._store.enqueue(anchors(self._space)[: planned // _ANCHOR_SHARE])
         self._search()
         records = self._records()
         chosen = finalists(records, bench)
@@ -183,6 +192,31 @@ class Run:
         while self.has_time and self._search_on():
             pass
         return read_front(self.folder)
+
+    def _train_bases(self, left_s: float | None) -> None:
+        """Train the base networks; backbones that stop are left out of the space from then on."""
+        bench, chosen = self._bench, self._store.backbones()
+        with bench.timed("base weights"):
+            outcome = prepare_bases(
+                bench,
+                None if left_s is None else BASE_SHARE * left_s,
+                only=chosen,
+                on_phase=self.watcher.phase,
+                on_step=self.watcher.step,
+            )
+        bench.adopt(outcome.bases)
+        self._left_out = tuple(
+            f"{name} is not searched: {why}" for name, why in outcome.stopped.items()
+        )
+        for text in self._left_out:
+            self.watcher.note(text)
+        names = {ref.name for ref, _ in outcome.bases}
+        space = self.checked.settings.space
+        self._space = space.model_copy(
+            update={"backbones": tuple(one for one in space.backbones if one.name in names)}
+        )
+        self._store.set_backbones(sorted(names))
+        self._open_store()
 
     def _search_on(self) -> bool:
         self._search()
@@ -204,9 +238,10 @@ class Run:
             folder=self.folder,
             watcher=self.watcher,
             left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
-            known_baselines=self._known_baselines,
         )
-        outcome = work.run(records, chosen)
+        outcome = work.run(chosen)
+        for text in reversed(self._left_out):
+            outcome = outcome.noted(text, told=True)
         write_front(self.folder, outcome.searched, SEARCHED_FILE)
         write_front(self.folder, outcome.front)
         # Which of them are offered is said by the front, which verification may change.
@@ -252,6 +287,9 @@ class Run:
     def _search(self) -> None:
         records = self._records()
         repeats = 0
+        limit_s = self.checked.settings.time_limit_s
+        if limit_s is not None:
+            self._trials_end_s = self._spent_s() + TRIAL_SHARE * self._limit_left_s()
         while not self._enough(records, repeats):
             trial, knobs = self._ask()
             number = len(records)
@@ -276,7 +314,7 @@ class Run:
         with self._bench.timed("storage"):
             self._store = StudyStore(
                 self.folder,
-                space=settings.space,
+                space=self._space,
                 quantities=settings.quantities,
                 seed=settings.seed,
                 fingerprint=self._fingerprint(),
@@ -316,12 +354,12 @@ class Run:
         if repeats >= _EXHAUSTED:
             self.watcher.note(f"the last {repeats} proposals were known networks; search ended")
             return True
-        limit = self.checked.settings.time_limit_s
-        if limit is None:
+        if self.checked.settings.time_limit_s is None:
             return False
         trained = [record.train_s for record in records if record.train_s > 0]
-        longest = max(trained[-10:], default=0.0)
-        return self._spent_s() + longest + self._finalization_s(records) > limit
+        if not trained and self._limit_left_s() > 0:
+            return False  # a front needs one
+        return self._spent_s() + max(trained[-10:], default=0.0) > self._trials_end_s
 
     def _left_s(self, records: Sequence[Record]) -> float | None:
         settings = self.checked.settings
@@ -331,15 +369,7 @@ class Run:
             return None
         mean = sum(record.train_s for record in records) / len(records)
         left = mean * (settings.trial_count - len(records))
-        return left + self._finalization_s(records)
-
-    def _finalization_s(self, records: Sequence[Record]) -> float:
-        room_s = math.inf
-        if self.checked.settings.time_limit_s is not None:
-            room_s = _FINAL_SHARE * (self.checked.settings.time_limit_s - self._searched_from_s)
-        return finalization_s(
-            records, self._bench, self._store.finals(), room_s, known=self._known_baselines.holds
-        )
+        return left + expected_s(finalists(records, self._bench), self._bench)
 
     def _limit_left_s(self) -> float:
         assert self.checked.settings.time_limit_s is not None

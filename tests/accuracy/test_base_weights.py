@@ -19,12 +19,15 @@ import torch
 from torch import nn
 
 from hwsearch.accuracy import base_weights
-from hwsearch.accuracy.base_weights import BaseNetwork, OnStep, base_network
+from hwsearch.accuracy.base_training import BaseTraining
+from hwsearch.accuracy.base_weights import BaseNetwork, base_network
 from hwsearch.accuracy.data.dataset import Augmentation, DataSet, Split, make_data_set
-from hwsearch.accuracy.training import Recipe, evaluate, train
+from hwsearch.accuracy.elastic import Widths
+from hwsearch.accuracy.training import Recipe, evaluate
 from hwsearch.errors import BackboneError, HostError
 from hwsearch.files import write_atomically
 from hwsearch.nets.backbone import BackboneRef, build
+from hwsearch.nets.blueprint import Blueprint
 
 PX = 8
 RECIPE = Recipe(steps=4, batch_size=16, learning_rate=0.05, seed=0)
@@ -74,24 +77,23 @@ class Counter:
     """Trains nothing of its own: counts, remembers the recipe, and hands on."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
-        self.train = train
         self.recipes: list[Recipe] = []
         self.first_weights: list[torch.Tensor] = []
         self.delay_s = delay_s
 
     def __call__(
-        self, model: nn.Module, data: DataSet, px: int, recipe: Recipe, *, on_step: OnStep | None
-    ) -> None:
+        self, model: nn.Module, blueprint: Blueprint, data: DataSet, recipe: Recipe
+    ) -> BaseTraining:
         self.recipes.append(recipe)
         self.first_weights.append(next(model.parameters()).detach().clone())
         time.sleep(self.delay_s)
-        self.train(model, data, px, recipe, on_step=on_step)
+        return BaseTraining(model, blueprint, data, recipe)
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counter = Counter()
-    monkeypatch.setattr(base_weights, "train", counter)
+    monkeypatch.setattr(base_weights, "BaseTraining", counter)
     return counter
 
 
@@ -201,8 +203,9 @@ def test_training_reports_its_steps_and_reading_none() -> None:
         {"data": flipped(make_data())},
         {"px": 10},
         {"ref": dataclasses.replace(OWN, arguments='{"width": 6}')},
+        {"widths": Widths(ratios=(0.0, 0.5), granularity=1)},
     ],
-    ids=["seed", "steps", "data", "flip", "px", "width"],
+    ids=["seed", "steps", "data", "flip", "px", "width", "widths"],
 )
 def test_key_differs_when_something_that_decides_does(change: dict[str, Any]) -> None:
     first, other = get(), get(**change)
@@ -214,6 +217,18 @@ def test_key_differs_when_the_users_source_does(own_factory: Path) -> None:
     first = get()
     (own_factory / "base_weights_factory.py").write_text(FACTORY + "\n# changed\n")
     assert get().key != first.key
+
+
+def test_importance_of_an_elastic_base_is_read_as_it_was_stored() -> None:
+    widths = Widths(ratios=(0.0, 0.5), granularity=1)
+    first, second = get(widths=widths), get(widths=widths)
+    assert (first.cached, second.cached) == (False, True)
+    assert first.importance is not None
+    assert second.importance is not None
+    assert {name: list(found) for name, found in first.importance.items()} == {
+        name: list(found) for name, found in second.importance.items()
+    }
+    assert get().importance is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "another network"])
@@ -254,7 +269,7 @@ def test_leftovers_of_a_killed_writer_are_removed(own_factory: Path) -> None:
 
 def test_two_threads_that_want_the_same_base_train_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter(delay_s=0.2)
-    monkeypatch.setattr(base_weights, "train", counter)
+    monkeypatch.setattr(base_weights, "BaseTraining", counter)
     found: list[BaseNetwork] = []
     threads = [threading.Thread(target=lambda: found.append(get())) for _ in range(2)]
     for thread in threads:
@@ -273,14 +288,14 @@ import test_base_weights as tests
 from hwsearch.accuracy import base_weights
 
 mark, seconds = Path(sys.argv[1]), float(sys.argv[2])
-train = base_weights.train
+begin = base_weights.BaseTraining
 
-def slow(*arguments, **more):
+def slow(*arguments):
     mark.touch()
     time.sleep(seconds)
-    train(*arguments, **more)
+    return begin(*arguments)
 
-base_weights.train = slow
+base_weights.BaseTraining = slow
 print(tests.get().cached)
 """
 

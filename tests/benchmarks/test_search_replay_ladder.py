@@ -10,8 +10,8 @@ from problem import Truth
 from replay_joint import problems
 from replay_ladder import End, Way, networks, rankings, search, table, told, until
 
+from hwsearch.study.asked.effort import MOST_FINALISTS
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.finalists import MOST_FINALISTS
 
 
 @pytest.fixture(scope="module")

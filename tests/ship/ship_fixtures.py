@@ -22,6 +22,7 @@ from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.finalize import FinalScore
 from hwsearch.study.finals.offer import make_front
+from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.written.output import write_front, write_model, write_run, write_trials
 
@@ -119,7 +120,7 @@ def copied(source: Path, target: Path) -> Path:
     return target
 
 
-class Remembers:
+class Remembers(Silent):
     """A watcher that keeps what it was told."""
 
     def __init__(self) -> None:

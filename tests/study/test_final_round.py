@@ -1,22 +1,14 @@
-# ruff: noqa: ANN401 - fakes take whatever the real function is given
 """A network that is a baseline and a trial has one folder, whichever it was first."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from study_fixtures import make_bench, make_knobs, make_space
 from tiny_network import OWN
-from torch import nn
 
-from hwsearch.accuracy.ladder import fine_tune
 from hwsearch.bits import INT8
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals import finalize as finalize_module
-from hwsearch.study.finals.baseline_cache import BaselineCache
 from hwsearch.study.finals.final_round import FinalRound, Outcome
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
@@ -42,7 +34,6 @@ def make_round(folder: Path, bench: Workbench) -> FinalRound:
         folder=folder,
         watcher=Silent(),
         left_s=None,
-        known_baselines=BaselineCache(bench),
     )
 
 
@@ -68,7 +59,7 @@ DENSE, UNIFORM = (
 
 def test_trial_that_is_a_baseline_shares_its_folder(tmp_path: Path, bench: Workbench) -> None:
     both = trials(bench)
-    outcome = make_round(tmp_path / "run", bench).run(both, both)
+    outcome = make_round(tmp_path / "run", bench).run(both)
     models = ["trial_0000", "trial_0001"]
     assert layers(outcome, tmp_path / "run") == [*models, DENSE, "trial_0001"]
     by_name = {entry.name: entry for entry in outcome.searched.baselines}
@@ -80,33 +71,34 @@ def test_baseline_that_becomes_a_trial_stays_in_its_folder(
 ) -> None:
     pruned, int8 = trials(bench)
     work = make_round(tmp_path / "run", bench)
-    first = work.run([pruned], [pruned])
+    first = work.run([pruned])
     assert layers(first, tmp_path / "run") == ["trial_0000", DENSE, UNIFORM]
     before = work.store.finals()
-    second = work.run([pruned, int8], [pruned, int8])
+    second = work.run([pruned, int8])
     assert layers(second, tmp_path / "run") == ["trial_0000", UNIFORM, DENSE, UNIFORM]
     assert work.store.finals() == before
 
 
-def test_baselines_of_an_earlier_run_are_not_trained_again(
-    tmp_path: Path, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+def test_thin_limit_is_said_first_and_trains_three_finalists(
+    tmp_path: Path, bench: Workbench
 ) -> None:
     pruned, _ = trials(bench)
-    first = make_round(tmp_path / "first", bench).run([pruned], [pruned])
-    trained: list[Any] = []
-
-    def count(*arguments: Any, **more: Any) -> nn.Module:
-        trained.append(arguments)
-        return fine_tune(*arguments, **more)
-
-    monkeypatch.setattr(finalize_module, "fine_tune", count)
-    again = make_round(tmp_path / "again", make_bench()).run([pruned], [pruned])
-    assert len(trained) == 1
-    assert again == first
-    assert layers(again, tmp_path / "again") == ["trial_0000", DENSE, UNIFORM]
-    one, other = (
-        load_file(tmp_path / run / "models" / UNIFORM / "model.safetensors")
-        for run in ("first", "again")
-    )
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    chosen = [
+        replace(
+            pruned,
+            trial=at,
+            candidate=replace(pruned.candidate, channels=tuple((n, c - at) for n, c in channels)),
+        )
+        for channels in [pruned.candidate.channels if pruned.candidate else ()]
+        for at in range(5)
+        if pruned.candidate is not None
+    ]
+    chosen = [
+        replace(one, cost=bench.price(one.candidate)) for one in chosen if one.candidate is not None
+    ]
+    work = replace(make_round(tmp_path / "run", bench), left_s=lambda: 6.0)
+    outcome = work.run(chosen)
+    assert len({model.trial for model in outcome.searched.front}) == 3
+    assert "the time limit leaves each finalist" in outcome.front.notes[0]
+    assert "the time limit left no time to train trial" in outcome.front.notes[1]
+    assert outcome.notes[:2] == outcome.front.notes[:2]

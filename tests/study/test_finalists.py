@@ -1,20 +1,12 @@
 import itertools
-from dataclasses import replace
 
 import pytest
-from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
+from study_fixtures import make_bench, make_cost, make_knobs, make_record
 from tiny_network import OWN
 
 from hwsearch.accuracy.training import Score
-from hwsearch.bits import FP32, INT8
-from hwsearch.study.finals.finalists import (
-    Planned,
-    baseline_candidates,
-    by_gain,
-    finalists,
-    plan,
-    runners_up,
-)
+from hwsearch.study.asked.effort import MOST_FINALISTS, Effort
+from hwsearch.study.finals.finalists import baseline_candidates, by_gain, finalists
 from hwsearch.study.trials.records import Record
 
 
@@ -30,13 +22,13 @@ def test_finalists_when_the_front_is_small_adds_the_next_layers() -> None:
     far = [point(20 + n, 20 + n, 1.0 + n) for n in range(3)]
     farther = [point(30 + n, 10 + n, 1.0 + n) for n in range(3)]
     last = [point(40 + n, 1 + n, 1.0 + n) for n in range(3)]
-    chosen = finalists([*last, *farther, *far, *behind, *front], make_bench())
+    chosen = finalists([*last, *farther, *far, *behind, *front], make_bench(effort="thorough"))
     assert [r.trial for r in chosen] == [10 * layer + n for layer in range(4) for n in range(3)]
 
 
 def test_finalists_when_the_front_is_long_keeps_both_ends() -> None:
     chosen = finalists([point(n, 10 + n, 1.0 + n) for n in range(30)], make_bench())
-    assert len(chosen) == 14
+    assert len(chosen) == 8
     assert (chosen[0].trial, chosen[-1].trial) == (0, 29)
 
 
@@ -47,59 +39,13 @@ def test_finalists_when_trials_did_not_complete() -> None:
     assert [r.trial for r in finalists([*records, point(9, 1, 9.0)], make_bench())] == [9]
 
 
-def test_finalists_include_a_baseline_that_short_scores_would_leave_out() -> None:
-    bench = make_bench()
-    better = [point(n, 30 + n, 1.0 + n) for n in range(30)]
-    int8 = bench.baseline(make_knobs(), INT8)
-    behind = replace(point(40, 1, 50.0), candidate=int8)
-    stopped = replace(point(41, 1, 50.0, state="stopped"), candidate=int8)
-    chosen = finalists([*better, behind, stopped], bench)
-    assert len(chosen) == 15
-    assert chosen[-1] is behind
-
-
-def contested(noise: int) -> tuple[list[Record], dict[str, Score]]:
-    """Ten tuned networks, of which short scores say more or less, and four dearer ones behind them.
-
-    Short scores of 45 to 90 % end at 61 to 72 %, give or take the noise; those behind are at 42 to
-    51 %.
-    """
-    tuned: dict[str, Score] = {}
-    records = []
-    for at in range(14):
-        percent = 45 + 5 * at if at < 10 else 42 + 3 * (at - 10)
-        candidate = replace(make_candidate(), backbone=f"net{at}")
-        short = Score(correct=10 * percent, total=1000)
-        plain = point(at, percent, 1.0 + at)
-        records.append(replace(plain, candidate=candidate, scores=(short,) * 3))
-        if at < 10:
-            full = 500 + 10 * (percent // 4 + (noise if at % 2 else -noise))
-            tuned[candidate.id] = Score(correct=full, total=1000)
-    return records, tuned
-
-
-def test_runners_up_are_those_that_may_yet_be_better() -> None:
-    records, tuned = contested(noise=1)
-    assert runners_up(records, tuned, make_bench()) == []
-    records, tuned = contested(noise=14)
-    found = [record.trial for record in runners_up(records, tuned, make_bench())]
-    assert found, "where short scores say little, others keep a chance"
-    assert set(found) <= {10, 11, 12, 13}
-    assert found == sorted(found)
-
-
-def test_runners_up_without_anything_learned_are_the_best_few() -> None:
-    records = [
-        replace(
-            point(at, 50 + at, 1.0 + at),
-            candidate=replace(make_candidate(), backbone=f"net{at}"),
-            scores=(Score(correct=50 + at, total=100),) * 3,
-        )
-        for at in range(20)
-    ]
-    found = runners_up(records, {}, make_bench())
-    assert len(found) == 14
-    assert 19 in [record.trial for record in found]
+@pytest.mark.parametrize(("effort", "most"), [("quick", 4), ("standard", 8), ("thorough", 12)])
+def test_finalists_when_there_are_many_are_as_many_as_the_effort_says(
+    effort: Effort, most: int
+) -> None:
+    records = [point(n, 10 + n, 1.0 + n) for n in range(30)]
+    assert len(finalists(records, make_bench(effort=effort))) == most
+    assert len(finalists(records, make_bench(time_limit_s=60.0))) == MOST_FINALISTS
 
 
 def test_baselines_when_sizes_tie_take_the_smaller() -> None:
@@ -143,25 +89,3 @@ def test_equal_finalists_stay_in_the_order_of_their_trials() -> None:
     assert by_gain([], make_bench()) == []
     records = [point(trial, 50, 1.0) for trial in (2, 0, 1)]
     assert [record.trial for record in by_gain(records, make_bench())] == [0, 1, 2]
-
-
-def test_plan_puts_baselines_ahead_of_the_finalists_of_their_backbone() -> None:
-    bench = make_bench()
-    own = make_candidate(kept=8)
-    other = replace(make_candidate(kept=16), backbone="other")
-    fast_other = replace(make_candidate(kept=8), backbone="other")
-    chosen = [
-        replace(point(0, 90, 8.0), candidate=own),
-        replace(point(1, 80, 2.0), candidate=other, knobs=make_knobs(backbone="other")),
-        replace(point(2, 70, 1.9), candidate=fast_other, knobs=make_knobs(backbone="other")),
-    ]
-    dense = [bench.baseline(make_knobs(), bits) for bits in (FP32, INT8)]
-    dense_other = [replace(one, backbone="other") for one in dense]
-    assert plan(chosen, [*dense_other, *dense], bench) == [
-        Planned(candidate=own),
-        *(Planned(candidate=one, baseline=True) for one in dense),
-        *(Planned(candidate=one, needed=False, baseline=True) for one in dense_other),
-        Planned(candidate=other, needed=False),
-        Planned(candidate=fast_other, needed=False),
-    ]
-    assert plan([], [], bench) == []

@@ -5,13 +5,15 @@ import pytest
 from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
 from torch import nn
 
-from hwsearch.accuracy.training import Score
+from hwsearch.accuracy.ladder import fine_tune
+from hwsearch.accuracy.training import Recipe, Score
 from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.nets.quantize import quantized_outputs
-from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.final_time import Expected, expected_times, finalization_s
-from hwsearch.study.finals.finalists import Planned, baseline_candidates, finalists
-from hwsearch.study.finals.finalize import FinalScore, finalize
+from hwsearch.space.candidate import Candidate
+from hwsearch.study.candidates.workbench import FIXED_MACS, Workbench
+from hwsearch.study.finals import finalize as finalize_module
+from hwsearch.study.finals.final_time import SHIP_START_S, FinalTime, Pace, expected_s, ship_s
+from hwsearch.study.finals.finalize import FinalScore, baseline_recipe, finalize, full_recipe
 from hwsearch.study.trials.records import Record
 
 
@@ -21,118 +23,105 @@ def test_final_when_written_and_read() -> None:
     assert FinalScore.from_json(final.to_json()) == final
 
 
-def test_finalize_when_some_are_done_trains_the_others_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
-    bench = make_bench()
-    dense, int8 = (bench.baseline(make_knobs(), bits) for bits in (FP32, INT8))
-    score = Score(correct=1, total=30)
-    done = FinalScore(candidate=dense, validation=score, held_out=score, train_s=9.0)
-    stored: list[tuple[str, bool]] = []
-    rounds: list[bool] = []
-
-    def keep(final: FinalScore, model: nn.Module) -> None:
-        stored.append((final.candidate.id, model.training))
-        rounds.append(bool(quantized_outputs(model)))
-
+def finish(
+    bench: Workbench,
+    finalists: list[Candidate],
+    baselines: list[Candidate],
+    done: dict[str, FinalScore],
+    final_time: FinalTime | None = None,
+) -> tuple[dict[str, FinalScore], list[tuple[str, nn.Module]]]:
+    kept: list[tuple[str, nn.Module]] = []
     finals = finalize(
-        [Planned(candidate=one) for one in (dense, int8, int8)],
-        {dense.id: done},
+        finalists,
+        baselines,
+        done,
         bench,
+        final_time=final_time,
         on_phase=lambda _: None,
         on_step=lambda _done, _total: None,
-        on_final=keep,
+        on_final=lambda final, model: kept.append((final.candidate.id, model)),
     )
-    assert stored == [(int8.id, False)]
-    assert rounds == [True]
+    return finals, kept
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    return make_bench()
+
+
+def uniform(bench: Workbench) -> tuple[Candidate, Candidate, Candidate]:
+    """The dense network in fp32, fp16 and int8."""
+    dense, half, int8 = (bench.baseline(make_knobs(), bits) for bits in (FP32, FP16, INT8))
+    return dense, half, int8
+
+
+def test_finalize_when_some_are_done_trains_the_others_once(bench: Workbench) -> None:
+    dense, _, int8 = uniform(bench)
+    score = Score(correct=1, total=30)
+    done = FinalScore(candidate=dense, validation=score, held_out=score, train_s=9.0)
+    finals, kept = finish(bench, [int8], [dense, int8], {dense.id: done})
+    assert [key for key, _ in kept] == [int8.id]
+    [(_, model)] = kept
+    assert not model.training
+    assert quantized_outputs(model), "it rounds as its file does"
     assert finals[dense.id] is done
     assert finals[int8.id].held_out.total == 30
 
 
-@pytest.mark.parametrize(
-    ("left_s", "trained"), [(0.0, ["dense", "int8"]), (1e6, None), (None, None)]
-)
-def test_finalize_when_time_is_short_trains_what_is_needed(
-    left_s: float | None,
-    trained: list[str] | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
-    bench = make_bench()
-    wanted = {
-        name: bench.baseline(make_knobs(), bits)
-        for name, bits in (("dense", FP32), ("half", FP16), ("int8", INT8))
-    }
-    finals = finalize(
-        [Planned(candidate=one, needed=name == "int8") for name, one in wanted.items()],
-        {}, bench,
-        left_s=None if left_s is None else lambda: left_s,
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-        on_final=lambda _final, _model: None,
-    )  # fmt: skip
-    # The first one tells how long a network takes.
-    assert set(finals) == {wanted[name].id for name in trained or wanted}
+def test_dense_baseline_is_the_base_network_itself(bench: Workbench) -> None:
+    dense, _, int8 = uniform(bench)
+    assert baseline_recipe(dense, bench).steps == 0
+    assert baseline_recipe(int8, bench).steps == bench.settings.space.training.rung_steps[-1]
+    base = bench.prepared(dense).base
+    finals, [(_, model)] = finish(bench, [], [dense], {})
+    ours, theirs = dict(model.named_parameters()), dict(base.model.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert finals[dense.id].validation == base.validation
 
 
-def test_finalize_when_baselines_come_too_late_leaves_their_backbone_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_finalize_when_a_baseline_is_a_finalist_trains_it_as_one(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
-    bench = make_bench()
-    first, base, later = (bench.baseline(make_knobs(), bits) for bits in (FP32, FP16, INT8))
-    left = iter((0.0, 1e6))
-    finals = finalize(
-        [
-            Planned(candidate=first),
-            Planned(candidate=base, needed=False, baseline=True),
-            Planned(candidate=later, needed=False),
-        ],
-        {},
-        bench,
-        left_s=lambda: next(left),
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-        on_final=lambda _final, _model: None,
+    dense, half, int8 = uniform(bench)
+    recipes: list[Recipe] = []
+    plain = fine_tune
+
+    def remember(plan: object, data: object, recipe: Recipe, **more: object) -> nn.Module:
+        recipes.append(recipe)
+        return plain(plan, data, recipe, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finalize_module, "fine_tune", remember)
+    finish(bench, [int8, half], [dense, int8], {})
+    assert [recipe.steps for recipe in recipes] == [0, bench.final_steps, bench.final_steps]
+    assert recipes[1] == full_recipe(int8, bench)
+
+
+def test_finalize_under_a_time_limit_trains_by_the_clock(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense, half, int8 = uniform(bench)
+    recipes: list[Recipe] = []
+
+    def remember(plan: object, data: object, recipe: Recipe, **more: object) -> nn.Module:
+        recipes.append(recipe)
+        return bench.prepared(dense).base.model
+
+    monkeypatch.setattr(finalize_module, "fine_tune", remember)
+    left = iter((100.0, 60.0))
+    share = FinalTime(lambda: next(left), even_pace(half, int8), bench, [])
+    finish(bench, [half, int8], [dense], {}, share)
+    free_s = (100.0 - SHIP_START_S, 60.0 - SHIP_START_S)
+    assert [recipe.seconds for recipe in recipes] == [None, free_s[0] / 2, free_s[1]]
+
+
+def even_pace(*candidates: Candidate, step_s: float = 0.1) -> Pace:
+    return Pace(
+        step_s={one.id: step_s for one in candidates},
+        settle_s={one.id: 0.0 for one in candidates},
+        held_out_s={one.id: 0.0 for one in candidates},
     )
-    assert set(finals) == {first.id}
-
-
-def test_finalize_when_time_is_short_still_trains_what_is_quick(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each network is held against what is left by what it is expected to take itself."""
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
-    bench = make_bench()
-    first, slow, quick = (bench.baseline(make_knobs(), bits) for bits in (FP32, FP16, INT8))
-    finals = finalize(
-        [Planned(candidate=first), *(Planned(candidate=x, needed=False) for x in (slow, quick))],
-        {},
-        bench,
-        expected=Expected(tuning_s={first.id: 1.0, slow.id: 1e6, quick.id: 1e-6}, scoring_s=0.1),
-        left_s=lambda: 100.0,
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-        on_final=lambda _final, _model: None,
-    )
-    assert set(finals) == {first.id, quick.id}
-
-
-def test_time_of_tuning_is_that_of_the_networks_own_steps() -> None:
-    bench = make_bench()
-    dense = bench.baseline(make_knobs(), FP32)
-    record = timed(0, bench, train_s=1.0, step_s=0.1, score_s=0.2, part=0.5)
-    # 2 steps and 3 scorings of 1 s leave 0.2 s; held-out pictures are as many as validated ones.
-    own = 0.1 * bench.final_steps + 0.2 + 0.2 + 0.2 * len(bench.data.test) / 30
-    found = expected_times([record], [record], [dense], bench)
-    assert record.candidate is not None
-    assert found.tuning_s == {
-        record.candidate.id: pytest.approx(own),
-        dense.id: pytest.approx(2 * own, rel=1e-3),
-    }
-    assert found.scoring_s == pytest.approx(0.2 * len(bench.data.test) / 30)
 
 
 def timed(
@@ -153,124 +142,61 @@ def timed(
     )
 
 
-def test_time_kept_back_when_nothing_was_trained_is_none() -> None:
-    assert finalization_s([], make_bench()) == 0.0
-    assert finalization_s([make_record(0, "over_budget")], make_bench()) == 0.0
-
-
-def test_time_kept_back_counts_steps_as_steps_and_the_rest_once() -> None:
-    # Two steps and three scorings in a trial, 15 steps in full fine-tuning.
-    bench = make_bench()
-    assert (bench.settings.space.training.rung_steps, bench.final_steps) == ((1, 2), 15)
-    record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.3 + 2 * 0.1 + 3 * 0.2)
-    # Made, tuned, scored on both splits; exported and scored once more.
-    network = 0.3 + 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2
-    # It, one more that the next trial may bring, and the two baselines.
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * network)
-
-
-def test_time_kept_back_for_scoring_goes_by_the_pictures() -> None:
-    bench = make_bench()
-    record = timed(0, bench, step_s=0.0, score_s=1.0, train_s=3.0)
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 3.5)
-    bench.data = replace(bench.data, test=bench.data.train)  # 60 pictures in place of 30
-    assert finalization_s([record], bench) == pytest.approx(4.0 + 1.15 * 4 * 5.5)
-
-
-def test_time_kept_back_when_steps_were_not_timed_takes_all_as_steps() -> None:
-    bench = make_bench()
-    found = finalization_s([timed(0, bench, step_s=None, train_s=0.8)], bench)
-    assert found == pytest.approx(4.0 + 1.15 * 4 * (0.8 * 15 / 2 + 0.5))
-
-
-def test_time_kept_back_is_bounded_but_for_what_is_needed() -> None:
-    bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, score_s=0.2, train_s=1.1) for n in range(3)]
-    one = finalization_s(records[:1], bench) - 4.0  # it, two baselines and one more
-    every, needed = 4.0 + one / 4 * 6, 4.0 + one / 4 * 3
-    assert finalization_s(records, bench) == pytest.approx(every)
-    for room_s, kept_s in ((0.0, needed), (needed + 0.5, needed + 0.5), (every + 1, every)):
-        assert finalization_s(records, bench, room_s=room_s) == pytest.approx(kept_s)
-
-
-def test_time_kept_back_for_baselines_grows_with_their_macs() -> None:
-    bench = make_bench()
-    records = [
-        timed(0, bench, part=0.25, step_s=0.1, train_s=0.2),
-        timed(1, bench, part=0.5, step_s=0.2, train_s=0.4),
-    ]
-    small, large = 0.1 * 15 + 0.5, 0.2 * 15 + 0.5
-    expected = small + large + large + 2 * (large * 2)
-    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * expected, rel=1e-3)
-
-
-def test_time_kept_back_when_all_finalists_are_there_allows_for_no_more() -> None:
-    bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
-    assert len(finalists(records, bench)) == 14
-    assert finalization_s(records, bench) == pytest.approx(4.0 + 1.15 * 16 * 2.0)
-
-
-def test_time_kept_back_counts_a_finalist_that_is_a_baseline_once() -> None:
-    bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
-    int8 = next(c for label, c in baseline_candidates(records, bench) if label == "uniform-int8")
-    shared = [replace(records[0], candidate=int8), *records[1:]]
-    assert len(finalists(shared, bench)) == 14
-    assert finalization_s(shared, bench) == pytest.approx(4.0 + 1.15 * 15 * 2.0)
-
-
-def test_time_kept_back_does_not_count_trials_that_are_no_finalists() -> None:
-    bench = make_bench()
-    records = [timed(n, bench, step_s=0.1, train_s=0.2) for n in range(30)]
-    stopped = timed(40, bench, step_s=9.0, score_s=1.0, train_s=90.0)
-    more = [*records, replace(stopped, state="stopped")]
-    assert finalization_s(more, bench) == finalization_s(records, bench)
-
-
-def test_time_kept_back_for_networks_that_were_finalized_is_that_of_their_files() -> None:
-    bench = make_bench()
-    records = [
-        replace(
-            timed(n, bench, step_s=0.1, score_s=0.2, train_s=0.8),
-            candidate=make_candidate(16 - 8 * n),
-        )
-        for n in range(2)
-    ]
-    first, second = (record.candidate.id for record in records if record.candidate is not None)
-    assert first != second
-    baselines = {candidate.id for _, candidate in baseline_candidates(records, bench)}
-    network, file = 15 * 0.1 + 2 * 0.2 + 0.5 + 0.2, 0.5 + 0.2
-    whole = finalization_s(records, bench)
-    assert whole == pytest.approx(4.0 + 1.15 * 5 * network)
-    # One more that the next trial may bring is a whole network all the same.
-    assert finalization_s(records, bench, {first}) == pytest.approx(
-        4.0 + 1.15 * (4 * network + file)
+def test_time_is_shared_so_that_all_take_as_many_steps(bench: Workbench) -> None:
+    dense, half, int8 = uniform(bench)
+    pace = Pace(
+        step_s={dense.id: 0.3, half.id: 0.1, int8.id: 0.1},
+        settle_s={dense.id: 1.0, half.id: 2.0, int8.id: 3.0},
+        held_out_s={dense.id: 1.0, half.id: 1.0, int8.id: 1.0},
     )
-    assert finalization_s(records, bench, {first, second, *baselines}) == pytest.approx(
-        4.0 + 1.15 * (network + 4 * file)
-    )
+    work = FinalTime(lambda: 100.0, pace, bench, [])
+    free_s = 100.0 - SHIP_START_S - 9.0
+    assert work.seconds_for([dense, half, int8]) == pytest.approx(0.6 * free_s)
+    assert work.seconds_for([half, int8]) == pytest.approx(0.5 * (100.0 - SHIP_START_S - 7.0))
+    assert FinalTime(lambda: 0.0, pace, bench, []).seconds_for([dense]) == 0.0
 
 
-@pytest.mark.parametrize(("runtime", "more"), [("TensorRT 10", 3), ("OpenVINO 2026.4", 0)])
-def test_time_kept_back_counts_an_export_more_where_outputs_are_rounded(
-    runtime: str, more: int, monkeypatch: pytest.MonkeyPatch
+def test_time_is_kept_for_the_files(bench: Workbench) -> None:
+    dense, _, int8 = uniform(bench)
+    pace = even_pace(dense, int8)
+    alone = FinalTime(lambda: 100.0, pace, bench, []).seconds_for([dense])
+    with_files = FinalTime(lambda: 100.0, pace, bench, [dense, int8]).seconds_for([dense])
+    expected = sum(ship_s(bench.price(one).latency_ms.value, bench) for one in (dense, int8))
+    assert alone - with_files == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("left_s", "kept", "least"), [(1e4, 5, 12.0), (10.0, 3, 0.0)])
+def test_finalists_are_fewer_where_time_is_short(
+    left_s: float, kept: int, least: float, bench: Workbench
 ) -> None:
-    bench = make_bench()
-    bench.profile = bench.profile.model_copy(update={"runtime": runtime})
-    record = timed(0, bench, step_s=0.1, train_s=0.2)
-    before = finalization_s([record], bench)
-    monkeypatch.setattr(Workbench, "export_s", 2.0)
-    # Four files; three of the networks have integers, one baseline has none.
-    expected = before + 1.15 * (4 + more) * 2.0
-    assert finalization_s([record], bench) == pytest.approx(expected)
+    dense, half, int8 = uniform(bench)
+    more = [replace(make_candidate(), backbone=f"net{at}") for at in range(2)]
+    ordered = [dense, half, int8, *more]
+    work = FinalTime(lambda: left_s, even_pace(*ordered), bench, [])
+    found, passes = work.affordable(ordered)
+    assert found == ordered[:kept], "those that add the most stay"
+    steps_s = 0.1 * kept * len(bench.data.train) / bench.settings.space.training.batch_size
+    assert passes == pytest.approx((left_s - SHIP_START_S) / steps_s)
+    assert passes >= least
 
 
-def test_time_kept_back_on_this_machine_includes_timing() -> None:
-    bench = make_bench()
-    record = timed(0, bench, step_s=0.1, train_s=0.2)
-    elsewhere = finalization_s([record], bench)
-    bench.profile = bench.profile.model_copy(update={"name": "host"})
-    assert record.cost is not None
-    runs_s = 240 * record.cost.latency_ms.value / 1e3
-    assert finalization_s([record], bench) == pytest.approx(elsewhere + 1.15 * 4 * (2.0 + runs_s))
+def test_pace_when_steps_were_not_timed_goes_by_macs(bench: Workbench) -> None:
+    first = timed(0, bench, step_s=0.2, train_s=1.0, part=1.0)
+    other = timed(1, bench, step_s=None, train_s=0.5, part=0.5)
+    other = replace(other, candidate=make_candidate(8))
+    assert first.candidate is not None
+    assert other.candidate is not None
+    assert first.cost is not None
+    assert other.cost is not None
+    pace = Pace.of([first, other], bench)
+    effort = (other.cost.macs + FIXED_MACS) / (first.cost.macs + FIXED_MACS)
+    assert pace.step_s[other.candidate.id] == pytest.approx(0.2 * effort)
+
+
+def test_expected_time_counts_steps_as_steps_and_the_rest_once(bench: Workbench) -> None:
+    record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.3 + 2 * 0.1 + 3 * 0.2)
+    record = replace(record, scores=record.scores * 3)
+    scored = 0.2 * (1 + len(bench.data.test) / len(bench.data.validation))
+    network = 0.1 * bench.final_steps + 0.3 + 2 * scored + 0.5
+    assert expected_s([record], bench) == pytest.approx(SHIP_START_S + network)
+    assert expected_s([], bench) == SHIP_START_S

@@ -85,7 +85,16 @@ def test_check_when_a_sampler_is_chosen() -> None:
 
 
 def test_check_when_objectives_are_chosen() -> None:
-    assert ask().settings.quantities == ("latency", "size")
+    assert ask().settings.quantities == ("latency",), "what has a budget"
+    assert ask(budgets=("1MB",)).settings.quantities == ("size",)
+    assert ask(settings={"objectives": "latency,size"}).settings.quantities == ("latency", "size")
     assert ask(settings={"objectives": "latency"}).settings.quantities == ("latency",)
     chosen = ask(settings={"objectives": "size"}, budgets=("10ms", "1mJ")).settings
     assert chosen.quantities == ("size", "latency", "energy")
+
+
+def test_check_when_effort_and_time_limit_are_given_refuses() -> None:
+    assert ask(effort="quick").settings.effort == "quick"
+    assert ask().settings.effort == "standard"
+    with pytest.raises(RunError, match=r"--effort is for runs without a time limit.*give --effort"):
+        ask(effort="quick", time_limit="5m")

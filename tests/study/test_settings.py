@@ -1,11 +1,13 @@
 import re
 from datetime import datetime
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 from study_fixtures import make_settings, make_space
 
-from hwsearch.study.asked.settings import RunSettings, derived_seed, full_steps
+from hwsearch.study.asked.effort import Effort, full_steps
+from hwsearch.study.asked.settings import RunSettings, derived_seed
 
 NOW = datetime(2025, 3, 4, 5, 6, 7)
 SEED_OF_BASE = 517365728
@@ -75,27 +77,33 @@ def test_settings_when_a_value_is_refused(changes: dict[str, object]) -> None:
     [
         (240, 1079, 240),  # twelve passes over digits are 203 steps: the space's number stands
         (240, 4250, 797),  # 12 * 4250 / 64 = 796.9, rounded up
-        (240, 50_000, 2000),  # 9375 steps would be too many
-        (3000, 50_000, 3000),  # unless the space asks for more
+        (240, 50_000, 9375),
     ],
 )
 def test_full_steps_when_data_are_small_and_large(least: int, pictures: int, steps: int) -> None:
-    assert full_steps(least, pictures, 64, passes=12, most=2000) == steps
+    assert full_steps(least, pictures, 64, passes=12) == steps
 
 
 def test_full_steps_when_the_batch_grows_falls() -> None:
-    steps = [full_steps(1, 4250, batch, passes=4, most=1000) for batch in (16, 32, 64, 128)]
+    steps = [full_steps(1, 4250, batch, passes=4) for batch in (16, 32, 64, 128)]
     assert steps == sorted(steps, reverse=True)
-    assert all(
-        steps[at] * batch >= 4 * 4250
-        for at, batch in enumerate((16, 32, 64, 128))
-        if steps[at] < 1000
-    )
+    assert all(steps[at] * batch >= 4 * 4250 for at, batch in enumerate((16, 32, 64, 128)))
+
+
+def test_effort_when_greater_trains_longer_and_tries_more() -> None:
+    found = [make_settings(effort=effort, trials=None) for effort in get_args(Effort)]
+    for what in ("base_passes", "final_passes", "finalists"):
+        values = [getattr(settings.lengths, what) for settings in found]
+        assert values == sorted(set(values))
+    counts = [settings.trial_count or 0 for settings in found]
+    assert counts == sorted(set(counts))
+    assert counts[1] == found[1].space.trials
 
 
 def test_quantities_when_latency_has_no_budget() -> None:
-    assert make_settings(budget_texts=("1MB", "3mJ")).quantities == ("latency", "size", "energy")
-    assert make_settings(budget_texts=("1MB", "3ms")).quantities == ("latency", "size")
+    assert make_settings(budget_texts=("1MB", "3mJ")).quantities == ("size", "energy")
+    asked = make_settings(budget_texts=("1MB", "3mJ"), objectives=("latency",))
+    assert asked.quantities == ("latency", "size", "energy")
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_expand_when_narrow_bits_are_hardly_slower_saves_size_unless_latency_alo
 
 
 def test_options_when_a_quantity_has_no_budget_are_shares_of_the_widest_network() -> None:
-    bench = make_bench(budget_texts=("1ms",))
+    bench = make_bench(budget_texts=("1ms",), objectives=("size",))
     network = bench.describe(bench.baseline(make_knobs(), FP32))
     options = bench.bit_costs.options(network, None)
     cost = bench.price(bench.baseline(make_knobs(), FP32))

@@ -13,6 +13,7 @@ from hwsearch.hardware.targets import load_profile, resolve
 from hwsearch.report.stored import RUN_FILE
 from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
 from hwsearch.study.asked.admission import check_energy
+from hwsearch.study.asked.effort import Effort
 from hwsearch.study.asked.settings import RunSettings, SamplerName
 from hwsearch.units import Quantity, parse_budgets, parse_duration_s
 
@@ -38,6 +39,7 @@ def check(
     space: str | Path,
     trials: int | None,
     time_limit: str | None,
+    effort: Effort | None = None,
     confidence: float,
     seed: int,
     download: bool,
@@ -53,6 +55,11 @@ def check(
     of_space = {key: text for key, text in settings.items() if key not in own}
     if not 0 < confidence < 1:
         raise RunError(f"confidence {confidence:g} is not between 0 and 1; give one such as 0.9")
+    if time_limit is not None and effort is not None:
+        raise RunError(
+            "--effort is for runs without a time limit, which decides how long networks are "
+            "trained; give --effort or --time-limit"
+        )
     if trials is not None and trials < 1:
         raise RunError(f"{trials} trials is too few; give at least 1")
     name, by_alias = resolve(target)
@@ -61,13 +68,14 @@ def check(
         alias=target if by_alias else None,
         budget_texts=budgets,
         confidence=confidence,
-        objectives=_objectives(own.get("objectives", "latency,size")),
+        objectives=_objectives(own.get("objectives")),
         data=data,
         data_root=own.get("data_root"),
         flip=_flag("flip", own.get("flip")),
         space=apply_settings(load_space(space), of_space),
         trials=trials,
         time_limit_s=None if time_limit is None else parse_duration_s(time_limit),
+        effort=effort or "standard",
         seed=seed,
         weights=_weights(own.get("weights", "auto")),
         sampler=_sampler(own.get("sampler", "known-cost")),
@@ -143,8 +151,11 @@ def _sampler(text: str) -> SamplerName:
     raise RunError(f"sampler '{text}' is not {' or '.join(get_args(SamplerName))}")
 
 
-def _objectives(text: str) -> tuple[Quantity, ...]:
+def _objectives(text: str | None) -> tuple[Quantity, ...]:
+    """Costs that are asked for beside those with a budget; none where nothing is given."""
     chosen: list[Quantity] = []
+    if text is None:
+        return ()
     for word in text.split(","):
         quantity = next((known for known in get_args(Quantity) if known == word.strip()), None)
         if quantity is None or quantity in chosen:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hwsearch.space.candidate import canonical_json
 from hwsearch.space.search_space import SearchSpace
+from hwsearch.study.asked.effort import LENGTHS, Effort, Lengths
 from hwsearch.units import Budget, Quantity, parse_budgets
 
 #: What proposes knobs; see ``hwsearch.study.written.storage``.
@@ -25,8 +26,9 @@ class RunSettings(BaseModel):
         budget_texts: as the user wrote them.
         confidence: at which the budgets must hold.
         objectives: costs that the search brings down, beside those with a budget.
-        trials: number of trials, None for as many as the time limit allows.
-        time_limit_s: for search and finalization together; None for no limit.
+        trials: number of trials, None for as many as the time limit or the effort allows.
+        time_limit_s: for the whole run; None for no limit.
+        effort: how long networks are trained where no time limit decides.
         weights: where base weights start.
         sampler: what proposes the knobs.
     """
@@ -37,13 +39,14 @@ class RunSettings(BaseModel):
     alias: str | None = None
     budget_texts: tuple[str, ...]
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
-    objectives: tuple[Quantity, ...] = ("latency", "size")
+    objectives: tuple[Quantity, ...] = ()
     data: str = "digits"
     data_root: str | None = None
     flip: bool | None = None
     space: SearchSpace
     trials: int | None = Field(default=None, ge=1)
     time_limit_s: float | None = Field(default=None, gt=0)
+    effort: Effort = "standard"
     seed: int = 0
     weights: Literal["auto", "pretrained", "scratch"] = "auto"
     sampler: SamplerName = "known-cost"
@@ -64,8 +67,13 @@ class RunSettings(BaseModel):
     def trial_count(self) -> int | None:
         """How many trials end the search; None when only time does."""
         if self.trials is None and self.time_limit_s is None:
-            return self.space.trials
+            return max(1, round(self.lengths.trials * self.space.trials))
         return self.trials
+
+    @property
+    def lengths(self) -> Lengths:
+        """How long networks are trained where no time limit decides."""
+        return LENGTHS[self.effort]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``run.json``."""
@@ -89,19 +97,6 @@ class RunSettings(BaseModel):
         budget = "_".join(self.budget_texts)
         name = f"{now:%Y-%m-%d_%H%M%S}_{target}_{budget}_seed{self.seed}"
         return re.sub(r"[^A-Za-z0-9._@-]+", "-", name)
-
-
-def full_steps(least: int, pictures: int, batch_size: int, *, passes: int, most: int) -> int:
-    """Optimizer steps for training that sees the data some times, whatever its size.
-
-    Args:
-        least: what the search space says.
-        pictures: of the training split.
-        batch_size: pictures in each step.
-        passes: over the data, unless that takes more than ``most`` steps.
-        most: keeps large data sets affordable; the space may still ask for more.
-    """
-    return max(least, min(most, -(-passes * pictures // batch_size)))
 
 
 def derived_seed(*parts: object) -> int:

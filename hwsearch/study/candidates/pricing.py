@@ -10,7 +10,6 @@ channels and bits between layers of one stage.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
@@ -20,11 +19,7 @@ from hwsearch.sampler.priced import Parameters, Priced
 from hwsearch.space.candidate import STAGES
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.admission import admission
-from hwsearch.study.candidates.workbench import Workbench
-
-#: What a trial takes beside training, in MACs: 301 trials of ten-minute runs on CIFAR-10 pictures
-#: took 1.4 s each and 0.33 s more for every million of MACs.
-_FIXED_MACS: Final = 4e6
+from hwsearch.study.candidates.workbench import FIXED_MACS, Workbench
 
 
 class KnobPricer:
@@ -58,7 +53,7 @@ class KnobPricer:
             costs=np.array([self._bench.values(cost) for cost in costs]),
             violations=np.array([list(one.violations.values()) for one in held]),
             features=np.array([network_features(network) for network in networks]),
-            effort=np.sqrt([network.macs + _FIXED_MACS for network in networks]),
+            effort=np.sqrt([network.macs + FIXED_MACS for network in networks]),
             keys=[_key(one, channels) for one, channels in zip(knobs, kept, strict=True)],
         )
 

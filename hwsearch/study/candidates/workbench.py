@@ -4,17 +4,18 @@ Everything is made when it is first needed, so a backbone that no candidate with
 is never trained.
 """
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import numpy as np
 from torch import nn
 
 from hwsearch.accuracy.base_weights import BaseNetwork, base_network
 from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.elastic import Importance, Widths
 from hwsearch.accuracy.ladder import Plan
 from hwsearch.accuracy.sensitivity import sensitivity_table
 from hwsearch.accuracy.training import Recipe
@@ -31,20 +32,18 @@ from hwsearch.hardware.runtime_family import family_of
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
-from hwsearch.space.candidate import Candidate
-from hwsearch.space.channel_allocator import ChannelGroup, allocate_channels
+from hwsearch.space.candidate import Candidate, canonical_json
+from hwsearch.space.channel_allocator import allocate_channels
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.admission import value_of
-from hwsearch.study.asked.settings import RunSettings, derived_seed, full_steps
+from hwsearch.study.asked.effort import full_steps
+from hwsearch.study.asked.settings import RunSettings, derived_seed
 from hwsearch.study.candidates.backbones import Backbones
 from hwsearch.study.candidates.bit_costs import BitCosts
 
-#: Passes over the data: a dense network from random weights, and full fine-tuning. On 4,250
-#: pictures of CIFAR-10, 3 passes left the dense networks at 40 %.
-_BASE_PASSES, _MOST_BASE_STEPS = 12, 2000
-_FINAL_PASSES, _MOST_FINAL_STEPS = 4, 1000
-
-Importance = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+#: What a training step takes beside its MACs, as MACs of a picture: 301 trials of ten-minute runs
+#: on CIFAR-10 pictures took 1.4 s each and 0.33 s more for every million of MACs.
+FIXED_MACS: Final = 4e6
 
 
 @dataclass(kw_only=True)
@@ -91,6 +90,9 @@ class Workbench:
         self._backbones = Backbones(space=settings.space, classes=len(data.class_names))
         self._prepared: dict[tuple[BackboneRef, int], Prepared] = {}
         self._base_px: dict[tuple[BackboneRef, int], int] = {}
+        self.widths = Widths(
+            ratios=settings.space.pruning.ratios, granularity=profile.channel_granularity
+        )
 
     # -- shapes and cost, without weights ---------------------------------------------------------
 
@@ -110,7 +112,7 @@ class Workbench:
         """
         blueprint = self.blueprint(knobs)
         ratio = max(self.settings.space.pruning.ratios)
-        groups = self._groups(blueprint, None)
+        groups = self.widths.groups(blueprint, None)
         kept = allocate_channels(groups, (ratio,) * 4, 0.0)
         network = blueprint.describe(kept)
         network = network.with_bits(self.bit_costs.allocate(network, 1.0))
@@ -130,7 +132,33 @@ class Workbench:
 
     def plain_channels(self, knobs: Knobs) -> dict[str, int]:
         """Channels to keep in each group where all channels are equally important."""
-        return allocate_channels(self._groups(self.blueprint(knobs), None), knobs.prune, 0.0)
+        return allocate_channels(self.widths.groups(self.blueprint(knobs), None), knobs.prune, 0.0)
+
+    def plain_cost(self, knobs: Knobs) -> Cost:
+        """The predicted cost of knobs where all channels and layers are alike."""
+        network = self.blueprint(knobs).describe(self.plain_channels(knobs))
+        return self.predictor.predict(
+            network.with_bits(self.bit_costs.allocate(network, knobs.saving))
+        )
+
+    def variants(self) -> Iterator[Knobs]:
+        """Every dense network of the space: backbones at each depth, width and input size."""
+        for backbone in self.settings.space.backbones:
+            depths, widths = (
+                (None,) if choices is None else [canonical_json(one) for one in choices.choices]
+                for choices in (backbone.depth, backbone.width)
+            )
+            for depth, width, px in itertools.product(depths, widths, self.settings.space.input_px):
+                yield Knobs(backbone=backbone.name, input_px=px, depth=depth, width=width)
+
+    def base_of(self, knobs: Knobs | Candidate) -> tuple[BackboneRef, int]:
+        """The backbone of knobs or a candidate, and the input size at which its base is trained."""
+        ref = self.ref(knobs)
+        return ref, self._base_input(ref, knobs.input_px)
+
+    def step_effort(self, knobs: Knobs) -> float:
+        """What a training step of the dense network takes, as MACs of a picture."""
+        return self.blueprint(knobs).describe({}).macs + FIXED_MACS
 
     def recalibrate(self, recalibration: Recalibration) -> None:
         """Correct all predictions from here on."""
@@ -153,7 +181,7 @@ class Workbench:
         blueprint = self.blueprint(knobs)
         prepared = self.prepared(knobs)
         with self.timed("allocate"):
-            groups = self._groups(blueprint, prepared.importance)
+            groups = self.widths.groups(blueprint, prepared.importance)
             kept = allocate_channels(groups, knobs.prune, knobs.spread)
             network = blueprint.describe(kept)
         unfused = self._unfused(prepared, blueprint)
@@ -205,18 +233,26 @@ class Workbench:
 
     def prepared(self, knobs: Knobs | Candidate) -> Prepared:
         """The trained base network behind knobs or a candidate."""
-        ref = self.ref(knobs)
-        px = self._base_input(ref, knobs.input_px)
-        key = (ref, px)
-        if key not in self._prepared:
+        ref, px = self.base_of(knobs)
+        if (ref, px) not in self._prepared:
             self._on_phase(f"base weights of {ref.name} at {px} px")
             with self.timed("base weights"):
                 base = self._base(ref, px)
+            self._prepare(ref, px, base)
+        return self._prepared[ref, px]
+
+    def adopt(self, bases: Mapping[tuple[BackboneRef, int], BaseNetwork]) -> None:
+        """Take base networks that were trained for this run."""
+        for (ref, px), base in bases.items():
+            self._prepare(ref, px, base)
+
+    def _prepare(self, ref: BackboneRef, px: int, base: BaseNetwork) -> None:
+        importance = base.importance
+        if importance is None:
             with self.timed("allocate"):
                 at_base = make_blueprint(ref, px)
                 importance = channel_importance(base.model, at_base.trace, at_base.graph)
-            self._prepared[key] = Prepared(base=base, importance=importance)
-        return self._prepared[key]
+        self._prepared[ref, px] = Prepared(base=base, importance=importance)
 
     def timed(self, phase: str) -> "_Timer":
         """Add the time of a ``with`` block to a phase."""
@@ -235,36 +271,40 @@ class Workbench:
 
     @property
     def final_steps(self) -> int:
-        """Optimizer steps of full fine-tuning."""
+        """Optimizer steps of full fine-tuning where no clock decides."""
         training = self.settings.space.training
         return full_steps(
             training.final_steps,
             len(self.data.train),
             training.batch_size,
-            passes=_FINAL_PASSES,
-            most=_MOST_FINAL_STEPS,
+            passes=self.settings.lengths.final_passes,
+        )
+
+    @property
+    def base_recipe(self) -> Recipe:
+        """How a base network is trained where no clock decides."""
+        training = self.settings.space.training
+        return Recipe(
+            steps=full_steps(
+                training.base_steps,
+                len(self.data.train),
+                training.batch_size,
+                passes=self.settings.lengths.base_passes,
+            ),
+            batch_size=training.batch_size,
+            seed=derived_seed(self.settings.seed, "base"),
         )
 
     def _base(self, ref: BackboneRef, px: int) -> BaseNetwork:
-        training = self.settings.space.training
         path = self.settings.space.backbone(ref.name).weights
         return base_network(
             ref,
             self.data,
             px,
-            Recipe(
-                steps=full_steps(
-                    training.base_steps,
-                    len(self.data.train),
-                    training.batch_size,
-                    passes=_BASE_PASSES,
-                    most=_MOST_BASE_STEPS,
-                ),
-                batch_size=training.batch_size,
-                seed=derived_seed(self.settings.seed, "base"),
-            ),
+            self.base_recipe,
             weights=self.settings.weights if path is None else Path(path),
             download=self.settings.download,
+            widths=self.widths,
             on_step=self._on_step,
         )
 
@@ -277,20 +317,6 @@ class Workbench:
             )
             self._base_px[(ref, px)] = smallest if same else px
         return self._base_px[(ref, px)]
-
-    def _groups(self, blueprint: Blueprint, importance: Importance | None) -> list[ChannelGroup]:
-        return [
-            ChannelGroup(
-                name=group.name,
-                stage=group.stage,
-                channels=group.channels,
-                importance=(1.0,) * group.channels
-                if importance is None
-                else tuple(float(score) for score in importance[group.name]),
-                granularity=self.profile.channel_granularity,
-            )
-            for group in blueprint.graph.groups
-        ]
 
     def _sensitivity(
         self, prepared: Prepared, blueprint: Blueprint

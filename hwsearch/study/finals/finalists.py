@@ -1,105 +1,46 @@
 """Which networks are fine-tuned fully after the search, and in which order."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from hwsearch.accuracy.training import Score
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
+from hwsearch.study.asked.effort import MOST_FINALISTS
 from hwsearch.study.candidates.workbench import BASELINES, Workbench
 from hwsearch.study.finals.front import non_dominated
-from hwsearch.study.trials.promotion import Climb, stop_reason
 from hwsearch.study.trials.records import Record
-
-#: Scores of the search are short and noisy, so more than its own front is taken, within reason. Of
-#: 240 networks (``benchmarks/search/replay_ladder.py``, size) 95 % of the true front, which has 14,
-#: was among ten finalists for 2 seeds of 10, among fourteen for 9.
-_LEAST = 12
-MOST_FINALISTS = 14
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A network that is to be fine-tuned fully.
-
-    Attributes:
-        needed: however little time is left.
-        baseline: the other networks of its backbone are not offered without it.
-    """
-
-    candidate: Candidate
-    needed: bool = True
-    baseline: bool = False
 
 
 def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
     """The completed trials that may be on the front: its layers from the outside in.
 
-    At least 12 (if there are as many) and at most 14, evenly spaced by cost when a layer has more;
-    and those that are a baseline of the others, which is fine-tuned anyway: short scores of it need
-    not be what keeps it off the front.
+    As many as the effort of the run says, or 8 under a time limit; evenly spaced by cost when a
+    layer has more.
     """
+    settings = bench.settings
+    most = MOST_FINALISTS if settings.time_limit_s is not None else settings.lengths.finalists
     completed = [record for record in records if record.state == "completed"]
     completed.sort(key=lambda record: record.trial)
-    taken = outer_layers([_point(record, bench) for record in completed])
-    baselines = baseline_candidates([completed[at] for at in taken], bench)
-    tuned = {candidate.id for _, candidate in baselines}
     return [
-        record
-        for at, record in enumerate(completed)
-        if at in taken or (record.candidate is not None and record.candidate.id in tuned)
+        completed[at] for at in outer_layers([_point(record, bench) for record in completed], most)
     ]
 
 
-def outer_layers(points: Sequence[tuple[float, ...]]) -> list[int]:
+def outer_layers(points: Sequence[tuple[float, ...]], most: int) -> list[int]:
     """Positions of the finalists among points, all of whose objectives go down, in order.
 
     Args:
         points: the error first, then the costs, by which a layer is spaced.
+        most: positions.
     """
     left = list(range(len(points)))
     chosen: list[int] = []
-    while left and len(chosen) < _LEAST:
+    while left and len(chosen) < most:
         layer = [left[at] for at in non_dominated([points[one] for one in left])]
         ordered = sorted(layer, key=lambda at: (points[at][1:], at))
-        chosen += _spaced(ordered, MOST_FINALISTS - len(chosen))
+        chosen += _spaced(ordered, most - len(chosen))
         left = [at for at in left if at not in set(layer)]
     return sorted(chosen)
-
-
-def runners_up(
-    records: Sequence[Record], tuned: Mapping[str, Score], bench: Workbench
-) -> list[Record]:
-    """Completed trials that may yet be better than what was fine-tuned fully.
-
-    By the rule of the rungs, full fine-tuning being the highest of them: what short scores foretell
-    of it is learned from the networks that have both, so the worse they rank, the more trials keep
-    a chance. At most 14, those that would add the most.
-
-    Args:
-        records: of all trials.
-        tuned: validation scores after full fine-tuning, by candidate id.
-        bench: of the run.
-    """
-    rungs = len(bench.settings.space.training.rung_steps) + 2
-    completed = [record for record in records if record.state == "completed"]
-    climbs = {}
-    for record in completed:
-        assert record.cost is not None
-        assert record.candidate is not None
-        full = tuned.get(record.candidate.id)
-        scores = record.scores if full is None else (*record.scores, full)
-        costs = bench.values(record.cost)
-        climbs[record.trial] = Climb(trial=record.trial, costs=costs, scores=scores)
-    others = list(climbs.values())
-    left = [
-        record
-        for record in completed
-        if len(climbs[record.trial].scores) < rungs
-        and stop_reason(climbs[record.trial], others, rungs) is None
-    ]
-    return sorted(by_gain(left, bench)[:MOST_FINALISTS], key=lambda record: record.trial)
 
 
 def by_gain(records: Sequence[Record], bench: Workbench) -> list[Record]:
@@ -130,26 +71,6 @@ def gain_order(points: Sequence[tuple[float, ...]], guessing: float) -> list[int
         areas = [round(_area([*taken, gains[at]], highest), 9) for at in left]
         ordered.append(left.pop(areas.index(max(areas))))
     return ordered
-
-
-def plan(
-    chosen: Sequence[Record], baselines: Sequence[Candidate], bench: Workbench
-) -> list[Planned]:
-    """The order of full fine-tuning, so that wherever it ends the best of it was done.
-
-    The most accurate finalist and its baselines are needed; then finalists by what they add, each
-    behind the baselines of its backbone.
-    """
-    ordered = [record.candidate for record in by_gain(chosen, bench)]
-    planned: list[Planned] = []
-    for at, candidate in enumerate(one for one in ordered if one is not None):
-        own = [one for one in baselines if one.backbone == candidate.backbone]
-        ahead = [Planned(candidate=one, needed=at == 0, baseline=True) for one in own]
-        known = {one.candidate.id for one in planned}
-        new = [one for one in ahead if one.candidate.id not in known]
-        finalist = Planned(candidate=candidate, needed=at == 0)
-        planned += [finalist, *new] if at == 0 else [*new, finalist]
-    return planned
 
 
 def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:

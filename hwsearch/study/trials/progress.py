@@ -8,6 +8,9 @@ from hwsearch.study.trials.records import Record
 class Watcher(Protocol):
     """Receives what happens, in order; it must not raise."""
 
+    def deadline(self, at_s: float) -> None:
+        """The time limit ends then, by ``time.monotonic``; not called without a limit."""
+
     def phase(self, text: str) -> None:
         """Something longer begins."""
 
@@ -23,6 +26,9 @@ class Watcher(Protocol):
 
 class Silent:
     """Watches and says nothing."""
+
+    def deadline(self, at_s: float) -> None:
+        """Ignore."""
 
     def phase(self, text: str) -> None:
         """Ignore."""

@@ -40,6 +40,7 @@ ProposedTrial = optuna.Trial
 
 _RECORD, _FINAL, _FINGERPRINT, _QUEUE = "record", "final:", "fingerprint", "queue"
 _RECALIBRATION: Final = "recalibration"
+_BACKBONES: Final = "backbones"
 _NAME: Final = "hwsearch"
 
 
@@ -96,6 +97,15 @@ class StudyStore:
     def set_recalibration(self, recalibration: Recalibration) -> None:
         """Store what was learned, so that a resumed run prices as it did before."""
         self._study.set_user_attr(_RECALIBRATION, dataclasses.asdict(recalibration))
+
+    def backbones(self) -> tuple[str, ...] | None:
+        """The backbones that are searched; None before base networks were trained."""
+        found = self._study.user_attrs.get(_BACKBONES)
+        return None if found is None else tuple(found)
+
+    def set_backbones(self, names: Sequence[str]) -> None:
+        """Store which backbones are searched, so that a resumed run searches the same ones."""
+        self._study.set_user_attr(_BACKBONES, list(names))
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried first, if nothing was tried yet."""
