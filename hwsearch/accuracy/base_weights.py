@@ -213,7 +213,7 @@ def _trained(
     train(model, data, px, recipe, on_step=on_step)
     reestimate_batch_norm(model, data, px, batch_size=recipe.batch_size)
     train_s = time.monotonic() - began_s
-    validation = evaluate(model, data.validation, data, px)
+    validation = evaluate(model, data.at(px).validation, data)
     about = {
         "correct": validation.correct,
         "total": validation.total,
