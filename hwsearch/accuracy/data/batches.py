@@ -90,7 +90,10 @@ def endless(
 def augmented(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Shift and mirror each picture at random, as the augmentation says.
 
-    Pixels that a shift brings in repeat the edge.
+    Pixels that a shift brings in repeat the edge. Mirroring the border instead, as is usual for
+    photos, gained nothing: test_resnet, 1,500 steps on 4,250 CIFAR-10 pictures of 32 px, had 62.9 %
+    of 2,750 held-out ones right with repeated edges and 62.5 % with mirrored ones (means of two
+    seeds, which differ by 0.3 and 1.0).
 
     Args:
         images: uint8, (N, 3, S, S).
