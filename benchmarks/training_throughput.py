@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from hwsearch.accuracy.data.batches import normalized, resized
+from hwsearch.accuracy.data.batches import normalized
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.training import Recipe, calibration_batches, train
@@ -34,7 +34,7 @@ BACKBONES: Final = (
 def plain(model: nn.Module, data: DataSet, px: int, recipe: Recipe) -> None:
     """A loop as in a tutorial: shuffled batches, SGD with momentum, no augmentation."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    split = resized(data.train, px)
+    split = data.at(px).train
     images = normalized(split.images, data.mean, data.std).contiguous()
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=0.9)
     model.train()

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.accuracy.data.batches import iterate, resized
+from hwsearch.accuracy.data.batches import iterate
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, fine_tune
 from hwsearch.accuracy.training import Recipe, calibration_batches
@@ -76,14 +76,14 @@ def variants(bench: Workbench, knobs: Knobs) -> Iterator[tuple[str, Candidate]]:
 
 def module_logits(model: nn.Module, data: DataSet, px: int) -> Logits:
     """The logits of a module on all held-out pictures."""
-    batches = iterate(resized(data.test, px), batch_size=256, mean=data.mean, std=data.std)
+    batches = iterate(data.at(px).test, batch_size=256, mean=data.mean, std=data.std)
     with torch.no_grad():
         return np.asarray(torch.cat([model(images) for images, _ in batches]).numpy())
 
 
 def file_logits(run: Callable[[Logits], Any], data: DataSet, px: int) -> Logits:
     """The logits of a file, one picture at a time."""
-    batches = iterate(resized(data.test, px), batch_size=1, mean=data.mean, std=data.std)
+    batches = iterate(data.at(px).test, batch_size=1, mean=data.mean, std=data.std)
     return np.concatenate([run(images.contiguous().numpy()) for images, _ in batches])
 
 

@@ -152,16 +152,16 @@ def run(backbone: str, arm: str, seconds: float, seed: int, data: DataSet, passe
     begin = time.process_time()
     narrow = [narrowed(model, blueprint, importance, ratio, data) for ratio in RATIOS]
     for one in narrow:
-        evaluate(one, data.validation, data, _PX)
+        evaluate(one, data.validation, data)
     narrow_s = (time.process_time() - begin) / len(narrow)
-    percents = [100 * evaluate(one, data.test, data, _PX).accuracy for one in narrow]
+    percents = [100 * evaluate(one, data.test, data).accuracy for one in narrow]
     tuned = [math.nan] * len(RATIOS)
     if passes:
         steps = passes * len(data.train) // _BATCH
         for at, one in enumerate(narrow):
             train(one, data, _PX, Recipe(steps=steps, learning_rate=0.02, seed=seed))
             reestimate_batch_norm(one, data, _PX, batch_size=_BATCH)
-            tuned[at] = 100 * evaluate(one, data.test, data, _PX).accuracy
+            tuned[at] = 100 * evaluate(one, data.test, data).accuracy
     return Trained(
         backbone=backbone, arm=arm, seconds=seconds, seed=seed, steps=count[0],
         percent_0=percents[0], percent_25=percents[1], percent_50=percents[2],

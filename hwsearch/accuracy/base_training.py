@@ -135,10 +135,10 @@ class BaseTraining:
         would if the training were annealed here.
         """
         if self._averaged is None:
-            return evaluate(self.model, self._data.validation, self._data, self._px)
+            return evaluate(self.model, self._data.at(self._px).validation, self._data)
         model = copy.deepcopy(self._averaged)
         reestimate_batch_norm(model, self._data, self._px, batch_size=self._recipe.batch_size)
-        return evaluate(model, self._data.validation, self._data, self._px)
+        return evaluate(model, self._data.at(self._px).validation, self._data)
 
     def _elastic(self, widths: Widths) -> ElasticNetwork | None:
         if widths.ratios[-1] == 0.0 or not self._blueprint.graph.groups:

@@ -288,7 +288,7 @@ def _kept(
     recipe: Recipe,
 ) -> BaseNetwork:
     """Write the file of a network whose lock the caller holds, and read it back."""
-    validation = evaluate(training.model, data.validation, data, px)
+    validation = evaluate(training.model, data.at(px).validation, data)
     about = {
         "correct": validation.correct,
         "total": validation.total,

@@ -101,12 +101,12 @@ def fine_tune(
 
 def validation_score(model: nn.Module, data: DataSet, px: int) -> Score:
     """Score on the validation split, which the search may look at."""
-    return evaluate(model, data.validation, data, px)
+    return evaluate(model, data.at(px).validation, data)
 
 
 def held_out_score(model: nn.Module, data: DataSet, px: int) -> Score:
     """Score on the test split, which the search never looks at."""
-    return evaluate(model, data.test, data, px)
+    return evaluate(model, data.at(px).test, data)
 
 
 def _settle(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:

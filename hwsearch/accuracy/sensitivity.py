@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hwsearch.accuracy.base_weights import BaseNetwork
 from hwsearch.accuracy.cached_network import cache_error
-from hwsearch.accuracy.data.batches import normalized, resized
+from hwsearch.accuracy.data.batches import normalized
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import calibration_batches
 from hwsearch.bits import FP32, LayerBits
@@ -74,15 +74,14 @@ def sensitivity_table(
     if pictures < 1:
         raise ValueError(f"pictures {pictures} is not at least 1")
     _require_layers(options, blueprint)
-    first = Split(
-        images=data.validation.images[:pictures], labels=data.validation.labels[:pictures]
-    )
     px = blueprint.trace.input_px
+    split = data.at(px).validation
+    first = Split(images=split.images[:pictures], labels=split.labels[:pictures])
     path = _path(base.key, options, scheme, first, px)
     stored = _read(path, options)
     if stored is not None:
         return stored
-    images = normalized(resized(first, px).images, data.mean, data.std)
+    images = normalized(first.images, data.mean, data.std)
     calibration = calibration_batches(
         data, px, batch_size=_CALIBRATION_BATCH_SIZE, count=_CALIBRATION_BATCHES
     )

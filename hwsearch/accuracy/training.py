@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from hwsearch.accuracy.data.batches import endless, iterate, resized
+from hwsearch.accuracy.data.batches import endless, iterate
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.errors import BackboneError
 
@@ -127,7 +127,7 @@ def train(
     Args:
         model: left in evaluation mode.
         data: whose training split is used, with its augmentation.
-        px: side to which the pictures are resized.
+        px: side of the pictures.
         recipe: how long, how fast, from which seed.
         on_step: is called with the step and the number of steps.
 
@@ -154,7 +154,7 @@ def train(
 def training_batches(data: DataSet, px: int, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Augmented batches of the training split without end, drawn from the seed of the recipe."""
     return endless(
-        resized(data.train, px),
+        data.at(px).train,
         batch_size=recipe.batch_size,
         mean=data.mean,
         std=data.std,
@@ -188,8 +188,8 @@ def reestimate_batch_norm(model: nn.Module, data: DataSet, px: int, *, batch_siz
         model.eval()
 
 
-def evaluate(model: nn.Module, split: Split, data: DataSet, px: int) -> Score:
-    """Score a model on a split; it is left in evaluation mode.
+def evaluate(model: nn.Module, split: Split, data: DataSet) -> Score:
+    """Score a model on a split of its input side; it is left in evaluation mode.
 
     Raises:
         BackboneError: an output is not finite.
@@ -197,9 +197,7 @@ def evaluate(model: nn.Module, split: Split, data: DataSet, px: int) -> Score:
     model.eval()
     correct = total = 0
     with torch.no_grad():
-        for images, labels in iterate(
-            resized(split, px), batch_size=256, mean=data.mean, std=data.std
-        ):
+        for images, labels in iterate(split, batch_size=256, mean=data.mean, std=data.std):
             outputs = model(images)
             if not torch.isfinite(outputs).all():
                 raise BackboneError("the network's outputs are not finite; its training diverged")
@@ -217,15 +215,13 @@ def _first_batches(
     data: DataSet, px: int, batch_size: int, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     # The order within a split is shuffled and stratified already, so the first ones are fair.
+    split = data.at(px).train
     first = Split(
-        images=data.train.images[: batch_size * count],
-        labels=data.train.labels[: batch_size * count],
+        images=split.images[: batch_size * count], labels=split.labels[: batch_size * count]
     )
     # A batch of one has no variance to estimate.
     whole = len(first) >= 2 * batch_size
-    yield from iterate(
-        resized(first, px), batch_size=batch_size, mean=data.mean, std=data.std, drop_last=whole
-    )
+    yield from iterate(first, batch_size=batch_size, mean=data.mean, std=data.std, drop_last=whole)
 
 
 def label_loss(outputs: Tensor, labels: Tensor) -> Tensor:

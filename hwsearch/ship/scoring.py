@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwsearch.accuracy.data.batches import resized
-from hwsearch.accuracy.data.dataset import Split
+from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import Score
 from hwsearch.deploy.input_contract import InputContract, read_contract
 from hwsearch.errors import HostError
@@ -25,17 +24,18 @@ class RefusedFile:
 
 def score_files(
     files: Mapping[str, Path],
-    pictures: Split,
+    data: DataSet,
     *,
     threads: int,
     on_file: Callable[[str], None] = lambda _: None,
     command: Sequence[str] = (sys.executable, "-m", "hwsearch.ship.scorer"),
 ) -> dict[str, Score | RefusedFile]:
-    """Score files in ONNX Runtime, one picture at a time, with the preprocessing they ask for.
+    """Score files in ONNX Runtime on all held-out pictures, one picture at a time.
 
     Args:
-        files: by any name; all of hwsearch, with their contract inside.
-        pictures: held out; brought to the size of each file.
+        files: by any name; all of hwsearch, with their contract inside, which says the side of the
+            pictures and their preprocessing.
+        data: whose test split is used, at the side of each file.
         threads: of one inference.
         on_file: is told which file is next.
         command: the scorer.
@@ -45,6 +45,7 @@ def score_files(
 
     Raises:
         HostError: the scorer cannot be run at all.
+        DataError: the pictures are not loaded at the side of a file.
         RunError: a file is none of hwsearch.
     """
     contracts = {name: read_contract(path) for name, path in files.items()}
@@ -52,7 +53,7 @@ def score_files(
     for px in dict.fromkeys(contract.input_px for contract in contracts.values()):
         same = {name: path for name, path in files.items() if contracts[name].input_px == px}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
-            stored = _store(Path(folder), resized(pictures, px))
+            stored = _store(Path(folder), data.at(px).test)
             results |= _scored(same, contracts, stored, threads, on_file, command)
     return {name: results[name] for name in files}
 

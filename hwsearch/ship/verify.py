@@ -67,7 +67,7 @@ def score_models(
     names = {model.key: model.name for model in models}
     scores = score_files(
         files,
-        data.test,
+        data,
         threads=THREADS,
         on_file=lambda key: on_phase(f"scoring the file of {names[key]}"),
     )

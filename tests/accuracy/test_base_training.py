@@ -35,7 +35,7 @@ def narrow_accuracy(work: BaseTraining, ratio: float) -> float:
     model = copy.deepcopy(work.model)
     remove_channels(model, blueprint.trace, least_important(work.importance, kept))
     reestimate_batch_norm(model, data, PX, batch_size=20)
-    return evaluate(model, data.validation, data, PX).accuracy
+    return evaluate(model, data.validation, data).accuracy
 
 
 def test_training_when_cut_into_parts_gives_the_same_weights() -> None:
@@ -56,7 +56,7 @@ def test_anneal_when_elastic_leaves_narrow_networks_that_work() -> None:
     work.anneal(60, widths=WIDTHS)
     assert narrow_accuracy(work, 0.5) > 0.8
     data = make_data()
-    assert evaluate(work.model, data.validation, data, PX).accuracy > 0.9
+    assert evaluate(work.model, data.validation, data).accuracy > 0.9
 
 
 def test_anneal_when_nothing_can_be_removed_trains_the_whole_network_only() -> None:

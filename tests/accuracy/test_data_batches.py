@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hwsearch.accuracy.data.batches import augmented, endless, iterate, normalized, resized
+from hwsearch.accuracy.data.batches import augmented, endless, iterate, normalized
 from hwsearch.accuracy.data.dataset import Augmentation, Split
 
 MEAN = (0.4, 0.5, 0.6)
@@ -55,27 +55,6 @@ def test_normalized_leaves_its_input_alone() -> None:
     before = images.clone()
     normalized(images, MEAN, STD)
     assert torch.equal(images, before)
-
-
-def test_resized_gives_the_same_split_at_the_same_side() -> None:
-    split = numbered(3, px=4)
-    assert resized(split, 4) is split
-
-
-@pytest.mark.parametrize("px", [2, 3, 9])
-def test_resized_keeps_labels_and_flat_pictures(px: int) -> None:
-    split = resized(numbered(30, px=4), px)
-    assert split.px == px
-    assert torch.equal(split.labels, torch.arange(30))
-    assert (split.images == torch.arange(30, dtype=torch.uint8)[:, None, None, None]).all()
-
-
-def test_halving_averages_with_the_triangle_filter() -> None:
-    row = torch.tensor([0, 80, 160, 240], dtype=torch.uint8)
-    split = Split(images=row.expand(1, 3, 4, 4).contiguous(), labels=torch.zeros(1).long())
-    # Weights 1, 3, 3 (1 falls off the edge) around the first output pixel.
-    first = round((3 * 0 + 3 * 80 + 1 * 160) / 7)
-    assert resized(split, 2).images[0, 0, 0].tolist() == [first, 240 - first]
 
 
 def test_iterate_without_generator_keeps_the_order() -> None:

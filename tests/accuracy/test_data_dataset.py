@@ -188,6 +188,14 @@ def test_resizing_agrees_with_pillow(px: int, monkeypatch: pytest.MonkeyPatch) -
         assert np.abs(image.permute(1, 2, 0).numpy() - theirs).max() <= 1
 
 
+def test_halving_averages_with_the_triangle_filter() -> None:
+    row = torch.tensor([0, 80, 160, 240], dtype=torch.uint8)
+    # Weights 1, 3, 3 (1 falls off the edge) around the first output pixel.
+    first = round((3 * 0 + 3 * 80 + 1 * 160) / 7)
+    halved = resized_images(row.expand(1, 3, 4, 4).contiguous(), 2)
+    assert halved[0, 0, 0].tolist() == [first, 240 - first]
+
+
 def test_resizing_to_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="0 px is not a size; give at least 1"):
         resized_images(random_split().images, 0)
@@ -205,10 +213,67 @@ def test_description_is_plain_and_complete() -> None:
     assert described["classes"] == ["a", "b", "c"]
     assert described["how_split"] == "by hand"
     assert described["ignored_files"] == 4
-    assert described["stored_px"] == 6
+    assert described["sides_px"] == [6]
+    assert make(other_sides={5: three(5)}).describe()["sides_px"] == [5, 6]
     assert described["normalization"]["mean"] == list(make().mean)
     assert "random horizontal flip" in described["augmentation"]
     assert described["content_hash"] == content_hash(three())
+
+
+def test_at_its_own_side_a_data_set_is_itself() -> None:
+    data = make()
+    assert data.at(6) is data
+    assert data.px == 6
+
+
+def test_at_another_side_only_the_pictures_differ() -> None:
+    data = make(other_sides={5: three(5), 9: three(9)})
+    for px in (5, 9):
+        other = data.at(px)
+        assert other.px == px
+        assert (other.train, other.validation, other.test) == data.other_sides[px]
+        same = {field.name for field in dataclasses.fields(DataSet) if field.init} - {
+            "train", "validation", "test", "other_sides",
+        }  # fmt: skip
+        assert all(getattr(other, name) == getattr(data, name) for name in same)
+        assert other.describe() == data.describe()
+
+
+def test_at_gives_the_same_object_again_and_the_way_back() -> None:
+    data = make(other_sides={5: three(5), 9: three(9)})
+    assert data.at(5) is data.at(5)
+    assert data.at(5).at(6) is data
+    assert data.at(5).at(9).train is data.at(9).train
+
+
+def test_at_a_changed_data_set_keeps_the_change() -> None:
+    data = make(other_sides={5: three(5)})
+    data.at(5)
+    changed = dataclasses.replace(data, augmentation=Augmentation(flip=False, shift_fraction=0.0))
+    assert changed.at(5).augmentation is changed.augmentation
+
+
+def test_at_a_side_that_was_not_loaded_is_refused() -> None:
+    with pytest.raises(
+        DataError,
+        match=r"pictures of 'x' are loaded at 5 and 6 px, not at 7 px; load them at 7 px as well",
+    ):
+        make(other_sides={5: three(5)}).at(7)
+
+
+def test_sides_with_other_pictures_cannot_be_built() -> None:
+    data = make(other_sides={5: three(5)})
+    with pytest.raises(ValueError, match="the pictures of 5 px are not those of 6 px"):
+        dataclasses.replace(data, train=random_split(9, 6))
+    with pytest.raises(ValueError, match="the pictures of 4 px are not those of 6 px"):
+        make(other_sides={4: three(5)})
+
+
+def test_larger_sides_change_neither_statistics_nor_hash() -> None:
+    alone, beside = make(), make(other_sides={9: three(9)})
+    assert (alone.mean, alone.std, alone.content_hash) == (
+        beside.mean, beside.std, beside.content_hash,
+    )  # fmt: skip
 
 
 def test_data_set_is_frozen() -> None:

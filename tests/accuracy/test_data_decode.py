@@ -12,7 +12,13 @@ import torch
 from PIL import Image
 
 from hwsearch.accuracy.data import decode
-from hwsearch.accuracy.data.decode import decode_file, decode_files, decode_many, fit_picture
+from hwsearch.accuracy.data.decode import (
+    decode_file,
+    decode_files,
+    decode_many,
+    fit_picture,
+    require_memory,
+)
 from hwsearch.errors import DataError, HostError
 
 PX = 16
@@ -303,9 +309,13 @@ def test_an_interruption_stops_the_decoding() -> None:
 
 
 def test_pictures_beyond_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sysconf", lambda name: 1000)
-    with pytest.raises(HostError, match=r"1000 pictures of 64 x 64 need 0\.0 GB of memory"):
-        decode_many(1000, lambda number: np.zeros((64, 64, 3), dtype=np.uint8), 64)
+    monkeypatch.setattr(os, "sysconf", lambda name: 8000)
+    require_memory(2604, [64])
+    require_memory(2604, [64 // 2] * 4)
+    with pytest.raises(HostError, match=r"2605 pictures of 64 px need 0\.0 GB of memory"):
+        require_memory(2605, [64])
+    with pytest.raises(HostError, match=r"2604 pictures of 8 and 64 px need .* or fewer pictures"):
+        require_memory(2604, [8, 64])
 
 
 def pixels_or_problem(path: Path) -> str:

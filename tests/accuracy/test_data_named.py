@@ -134,6 +134,16 @@ def test_second_loading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_data("mnist", px=16, root=tmp_path).content_hash == first.content_hash
 
 
+def test_sides_of_a_set_are_those_of_each_alone(tmp_path: Path) -> None:
+    fake_mnist(tmp_path)
+    data = load_data("mnist", px=(28, 16), root=tmp_path)
+    for px in (16, 28):
+        alone = load_data("mnist", px=px, root=tmp_path)
+        assert torch.equal(data.at(px).train.images, alone.train.images)
+        assert torch.equal(data.at(px).test.labels, alone.test.labels)
+    assert data.content_hash == load_data("mnist", px=16, root=tmp_path).content_hash
+
+
 def test_changed_files_are_decoded_again(tmp_path: Path) -> None:
     fake_mnist(tmp_path)
     first = load_data("mnist", px=16, root=tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import tarfile
 import threading
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hwsearch.accuracy.data import decode
-from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.data.sources import check_data, load_data
 from hwsearch.errors import DataError
 
@@ -77,11 +78,79 @@ def test_digits_are_split_60_20_20_in_every_class() -> None:
 @pytest.mark.parametrize("px", [8, 16, 32, 40])
 def test_digits_come_at_the_side_that_was_asked(px: int) -> None:
     data = load_data(" Digits ", px=px)
-    assert data.stored_px == px
+    assert data.px == px
     assert tuple(data.test.images.shape) == (359, 3, px, px)
     assert data.class_names == tuple("0123456789")
     assert not data.augmentation.flip
     assert 1 / 16 <= data.augmentation.shift_fraction <= 1 / 8
+
+
+def splits_of(data: DataSet) -> tuple[Split, Split, Split]:
+    return data.train, data.validation, data.test
+
+
+def require_same(data: DataSet, expected: DataSet) -> None:
+    """The same pictures, in the same splits and order, normalized alike."""
+    for ours, theirs in zip(splits_of(data), splits_of(expected), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+    assert data.content_hash == expected.content_hash
+    assert (data.mean, data.std) == (expected.mean, expected.std)
+    assert data.augmentation == expected.augmentation
+
+
+@pytest.fixture(params=["digits", "png", "large jpeg"])
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Pictures of each source; of large JPEGs, less is decoded for a smaller side."""
+    if request.param == "digits":
+        return "digits"
+    rng = np.random.default_rng(0)
+    side, suffix = (40, "png") if request.param == "png" else (300, "jpg")
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for n in range(6):
+            noise = rng.integers(0, 256, (side, side + 9, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "d" / name / f"{n}.{suffix}")
+    return str(tmp_path / "d")
+
+
+@pytest.mark.parametrize("sides", [(32, 48), (48, 32), (48, 32, 32, 100)])
+def test_smallest_side_of_several_is_as_if_it_were_alone(spec: str, sides: tuple[int, ...]) -> None:
+    data = load_data(spec, px=sides, seed=3)
+    assert data.px == 32
+    require_same(data, load_data(spec, px=32, seed=3))
+
+
+def test_other_sides_have_the_pixels_and_the_order_of_that_side_alone(spec: str) -> None:
+    data = load_data(spec, px=(48, 32, 100), seed=3)
+    for px in (48, 100):
+        alone = load_data(spec, px=px, seed=3)
+        for split, own, expected in zip(
+            splits_of(data.at(px)), splits_of(data), splits_of(alone), strict=True
+        ):
+            assert torch.equal(split.images, expected.images)
+            assert torch.equal(split.labels, own.labels)
+        assert data.at(px).content_hash == data.content_hash
+        assert (data.at(px).mean, data.at(px).std) == (data.mean, data.std)
+
+
+def test_pictures_are_decoded_once_for_each_side(tmp_path: Path, decoded: list[Path]) -> None:
+    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
+    load_data(folder, px=(8, 16))
+    assert len(decoded) == 20
+    load_data(folder, px=(16, 24))
+    assert len(decoded) == 30
+    load_data(folder, px=24).at(24)
+    assert len(decoded) == 30
+
+
+def test_originals_are_not_needed_once_loaded(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
+    data = load_data(str(folder), px=(8, 16))
+    shutil.rmtree(folder)
+    assert data.at(16).px == 16
+    with pytest.raises(DataError, match="'d' are loaded at 8 and 16 px, not at 12 px; load them"):
+        data.at(12)
 
 
 def test_same_seed_gives_the_same_data() -> None:
@@ -264,8 +333,9 @@ def test_statistics_are_those_of_the_train_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("px", [0, 7, -1, 5000])
 def test_impossible_sides_are_refused(px: int) -> None:
-    with pytest.raises(DataError, match=f"pictures of {px} px were asked; give 8 to 2048"):
-        load_data("digits", px=px)
+    for sides in (px, (32, px)):
+        with pytest.raises(DataError, match=f"pictures of {px} px were asked; give 8 to 2048"):
+            load_data("digits", px=sides)
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,8 @@ def test_fine_tuning_when_it_is_not_known_is_inherit_and_advance(plan: Plan, dat
 
 def test_scores_when_asked_use_their_own_split(plan: Plan, data: DataSet) -> None:
     model = inherit(plan, data, batch_size=16)
-    assert validation_score(model, data, PX) == evaluate(model, data.validation, data, PX)
-    assert held_out_score(model, data, PX) == evaluate(model, data.test, data, PX)
+    assert validation_score(model, data, PX) == evaluate(model, data.validation, data)
+    assert held_out_score(model, data, PX) == evaluate(model, data.test, data)
     assert (validation_score(model, data, PX).total, held_out_score(model, data, PX).total) == (
         30,
         12,

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ from torch import nn
 from hwsearch.accuracy import sensitivity
 from hwsearch.accuracy.base_weights import BaseNetwork
 from hwsearch.accuracy.data.batches import normalized
-from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.data.dataset import DataSet, Split, resized_images
 from hwsearch.accuracy.sensitivity import mean_kl_nats, sensitivity_table
 from hwsearch.accuracy.training import Recipe, Score, calibration_batches, train
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
@@ -140,7 +141,12 @@ def test_another_question_is_another_file(
     sensitivity_table(base, blueprint, few, data, scheme="symmetric", pictures=4)
     sensitivity_table(base, blueprint, few, data, scheme="affine", pictures=5)
     sensitivity_table(base, blueprint, {"fc": (W4A4,)}, data, scheme="affine", pictures=4)
-    sensitivity_table(base, make_blueprint(REF, 24), few, data, scheme="affine", pictures=4)
+    larger = [
+        Split(images=resized_images(split.images, 24), labels=split.labels)
+        for split in (data.train, data.validation, data.test)
+    ]
+    both = dataclasses.replace(data, other_sides={24: (larger[0], larger[1], larger[2])})
+    sensitivity_table(base, make_blueprint(REF, 24), few, both, scheme="affine", pictures=4)
     names = sorted(path.name for path in cache.iterdir())
     assert len(names) == 5
     assert all(name.startswith("0123.sensitivity-") for name in names)

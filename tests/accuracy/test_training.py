@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from training_fixtures import PX, make_data, make_model, same_weights
 
 from hwsearch.accuracy.data.batches import normalized
-from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import (
     Recipe,
     Score,
@@ -18,7 +19,7 @@ from hwsearch.accuracy.training import (
     reestimate_batch_norm,
     train,
 )
-from hwsearch.errors import BackboneError
+from hwsearch.errors import BackboneError, DataError
 
 RECIPE = Recipe(steps=20, batch_size=16, learning_rate=0.05, seed=3)
 
@@ -126,7 +127,7 @@ def test_evaluate_when_an_output_is_not_finite(data: DataSet) -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(math.inf)
     with pytest.raises(BackboneError, match="outputs are not finite"):
-        evaluate(model, data.validation, data, PX)
+        evaluate(model, data.validation, data)
 
 
 def test_evaluate_when_counted_by_hand(data: DataSet) -> None:
@@ -135,7 +136,7 @@ def test_evaluate_when_counted_by_hand(data: DataSet) -> None:
     with torch.no_grad():
         right = int((model(images).argmax(1) == data.validation.labels).sum())
     model.train()
-    assert evaluate(model, data.validation, data, PX) == Score(correct=right, total=30)
+    assert evaluate(model, data.validation, data) == Score(correct=right, total=30)
     assert not model.training
 
 
@@ -178,5 +179,17 @@ def test_calibration_batches_when_asked_are_the_first_pictures(data: DataSet) ->
 
 
 def test_calibration_batches_when_the_split_is_smaller_than_a_batch(data: DataSet) -> None:
-    (batch,) = calibration_batches(data, 4, batch_size=500, count=4)
-    assert batch.shape == (96, 3, 4, 4)
+    (batch,) = calibration_batches(data, PX, batch_size=500, count=4)
+    assert batch.shape == (96, 3, PX, PX)
+
+
+def test_networks_of_another_side_see_the_pictures_of_that_side(data: DataSet) -> None:
+    train, validation, test = (
+        Split(images=split.images[..., ::2, ::2], labels=split.labels)
+        for split in (data.train, data.validation, data.test)
+    )
+    two_sides = dataclasses.replace(data, other_sides={4: (train, validation, test)})
+    (batch,) = calibration_batches(two_sides, 4, batch_size=96, count=1)
+    assert torch.equal(batch, normalized(train.images, data.mean, data.std))
+    with pytest.raises(DataError, match="are loaded at 8 px, not at 4 px"):
+        calibration_batches(data, 4, batch_size=96, count=1)

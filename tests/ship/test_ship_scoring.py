@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from ship_fixtures import Remembers
 
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import Score
-from hwsearch.errors import HostError, RunError
+from hwsearch.errors import DataError, HostError, RunError
 from hwsearch.ship import scorer
 from hwsearch.ship.export import ExportOptions, export_models
 from hwsearch.ship.run_folder import open_run
@@ -26,7 +27,7 @@ def test_files_when_scored_are_as_accurate_as_the_networks(
     files: dict[str, Path], pictures: DataSet, host_run: Path
 ) -> None:
     asked: list[str] = []
-    scores = score_files(files, pictures.test, threads=1, on_file=asked.append)
+    scores = score_files(files, pictures, threads=1, on_file=asked.append)
     assert asked == list(scores) == list(files)
     for model in open_run(host_run).models:
         score = scores[model.key]
@@ -39,20 +40,39 @@ def test_files_when_scored_are_as_accurate_as_the_networks(
 def test_file_when_it_normalizes_by_itself_scores_the_same(
     host_run: Path, pictures: DataSet, files: dict[str, Path]
 ) -> None:
-    plain = score_files(files, pictures.test, threads=1)
+    plain = score_files(files, pictures, threads=1)
     run = open_run(host_run)
     options = ExportOptions(bake=True, dynamic_batch=True)
     export_models(run, run.models, pictures, options, on_phase=Remembers().phase)
-    baked = score_files(files, pictures.test, threads=1)
+    baked = score_files(files, pictures, threads=1)
     key = "baseline_dense-fp32_tiny"
     assert baked[key] == plain[key]
 
 
-def test_pictures_when_larger_are_resized(files: dict[str, Path], pictures: DataSet) -> None:
+def test_files_when_there_are_other_sides_are_scored_at_their_own(
+    files: dict[str, Path], pictures: DataSet
+) -> None:
+    def noise(split: Split) -> Split:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (len(split), 3, 24, 24), generator=generator)
+        return Split(images=images.to(torch.uint8), labels=split.labels)
+
+    splits = (pictures.train, pictures.validation, pictures.test)
+    noises = noise(splits[0]), noise(splits[1]), noise(splits[2])
+    both = dataclasses.replace(pictures, other_sides={24: noises})
+    expected = score_files(files, pictures, threads=1)
+    assert score_files(files, both, threads=1) == expected
+    assert score_files(files, both.at(24), threads=1) == expected
+
+
+def test_files_when_their_side_is_not_loaded_are_not_scored(
+    files: dict[str, Path], pictures: DataSet
+) -> None:
     large = pictures.test.images.repeat_interleave(2, 2).repeat_interleave(2, 3)
     twice = Split(images=large, labels=pictures.test.labels)
-    scores = score_files(files, twice, threads=1)
-    assert all(isinstance(score, Score) and score.total == 30 for score in scores.values())
+    other = dataclasses.replace(pictures, train=twice, validation=twice, test=twice)
+    with pytest.raises(DataError, match="are loaded at 32 px, not at 16 px"):
+        score_files(files, other, threads=1)
 
 
 def test_file_when_its_logits_are_not_finite_is_refused(
@@ -83,7 +103,7 @@ def test_file_when_the_runtime_refuses_it_leaves_the_others(
     broken.graph.node[0].op_type = "NoSuchOperation"
     path = tmp_path / "broken.onnx"
     onnx.save(broken, path)
-    scores = score_files({"broken": path, **files}, pictures.test, threads=1)
+    scores = score_files({"broken": path, **files}, pictures, threads=1)
     refused = scores["broken"]
     assert isinstance(refused, RefusedFile)
     assert "NoSuchOperation" in refused.reason
@@ -106,7 +126,7 @@ def test_file_when_it_crashes_the_runtime_leaves_the_others(
     files: dict[str, Path], pictures: DataSet
 ) -> None:
     command = (sys.executable, "-c", CRASH)
-    scores = score_files(files, pictures.test, threads=1, command=command)
+    scores = score_files(files, pictures, threads=1, command=command)
     refused = scores.pop("trial_0003")
     assert isinstance(refused, RefusedFile)
     assert refused.reason == "the process that ran it was ended by signal 11"
@@ -125,7 +145,7 @@ def test_scorer_when_it_cannot_work_says_so(
     files: dict[str, Path], pictures: DataSet, code: str, message: str
 ) -> None:
     with pytest.raises(HostError, match=message):
-        score_files(files, pictures.test, threads=1, command=(sys.executable, "-c", code))
+        score_files(files, pictures, threads=1, command=(sys.executable, "-c", code))
 
 
 def test_scorer_when_there_is_no_room_says_so(
@@ -138,7 +158,7 @@ def test_scorer_when_there_is_no_room_says_so(
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(HostError, match=r"cannot hold the pictures \(No space left on device\)"):
-        score_files(files, pictures.test, threads=1)
+        score_files(files, pictures, threads=1)
 
 
 def test_scorer_when_it_ends_leaves_nothing_behind(
@@ -149,14 +169,14 @@ def test_scorer_when_it_ends_leaves_nothing_behind(
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    score_files(files, pictures.test, threads=1)
+    score_files(files, pictures, threads=1)
     assert list(place.iterdir()) == []
 
 
 def test_file_of_others_is_refused(tmp_path: Path, pictures: DataSet) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(RunError, match="is no ONNX file of hwsearch"):
-        score_files({"a": tmp_path / "model.onnx"}, pictures.test, threads=1)
+        score_files({"a": tmp_path / "model.onnx"}, pictures, threads=1)
 
 
 def test_scorer_imports_neither_torch_nor_the_rest(tmp_path: Path) -> None:

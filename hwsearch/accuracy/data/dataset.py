@@ -1,8 +1,8 @@
 """A data set in memory: three splits of decoded pictures, and what is known about them."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -59,6 +59,10 @@ class Split:
         return int(self.images.shape[-1])
 
 
+#: Train, validation and test.
+Splits = tuple[Split, Split, Split]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Random changes of training pictures.
@@ -92,19 +96,24 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet:
-    """Everything that training and scoring need to know about the pictures.
+    """Everything that training and scoring need to know about the pictures, at one side.
 
-    Two are equal only when they are one object; ``content_hash`` compares what they hold.
+    Two are equal only when they are one object; ``content_hash`` compares what they hold. Mean,
+    standard deviation and hash are those of the smallest side that was loaded: they do not change
+    when larger ones are loaded as well.
 
     Attributes:
         source: where the pictures come from, for people.
-        stored_px: side of the decoded pictures in all splits.
         mean: of the train split per channel (red, green, blue), on the scale 0..1.
         std: the same, over all pixels of all pictures; at least one grey level (1/255).
         content_hash: SHA-256 over which pictures with which labels are in which split; neither
             file names nor the order within a split enter it.
+        other_sides: the splits of the same pictures at other sides, which ``at`` gives.
         how_split: where validation and test come from, for people.
         ignored_files: files beside the pictures that were not read.
+
+    Raises:
+        ValueError: another side does not hold the same pictures in the same order.
     """
 
     name: str
@@ -113,22 +122,72 @@ class DataSet:
     train: Split
     validation: Split
     test: Split
-    stored_px: int
     mean: Channels
     std: Channels
     augmentation: Augmentation
     content_hash: str
+    other_sides: Mapping[int, Splits] = field(default_factory=dict)
     how_split: str = "as given"
     ignored_files: int = 0
+    _handed_out: dict[int, "DataSet"] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for px, splits in self.other_sides.items():
+            for own, other in zip(self._splits, splits, strict=True):
+                if other.px != px or not torch.equal(other.labels, own.labels):
+                    raise ValueError(
+                        f"the pictures of {px} px are not those of {self.px} px: change the "
+                        "splits of every side alike"
+                    )
+
+    @property
+    def _splits(self) -> Splits:
+        return self.train, self.validation, self.test
+
+    @property
+    def px(self) -> int:
+        """The side of the pictures in all splits."""
+        return self.train.px
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
 
+    def at(self, px: int) -> "DataSet":
+        """The same data set with its pictures at another side, made from the originals.
+
+        Networks of this input side are trained and scored on it. Every call for a side gives the
+        same object, and a call for the own side this one.
+
+        Raises:
+            DataError: the pictures were not loaded at this side; they are never resized twice.
+        """
+        if px == self.px:
+            return self
+        if px not in self.other_sides:
+            sides = " and ".join(map(str, sorted({self.px, *self.other_sides})))
+            raise DataError(
+                f"pictures of '{self.name}' are loaded at {sides} px, not at {px} px; load them "
+                f"at {px} px as well"
+            )
+        if px not in self._handed_out:
+            train, validation, test = self.other_sides[px]
+            sides_left = {side: it for side, it in self.other_sides.items() if side != px}
+            made = replace(
+                self,
+                train=train,
+                validation=validation,
+                test=test,
+                other_sides={self.px: self._splits, **sides_left},
+            )
+            made._handed_out[self.px] = self
+            self._handed_out[px] = made
+        return self._handed_out[px]
+
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says about the data: plain values only."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        splits = dict(zip(("train", "validation", "test"), self._splits, strict=True))
         return {
             "name": self.name,
             "source": self.source,
@@ -140,7 +199,7 @@ class DataSet:
             },
             "how_split": self.how_split,
             "ignored_files": self.ignored_files,
-            "stored_px": self.stored_px,
+            "sides_px": sorted({self.px, *self.other_sides}),
             "normalization": {"mean": list(self.mean), "std": list(self.std)},
             "augmentation": str(self.augmentation),
             "content_hash": self.content_hash,
@@ -152,16 +211,17 @@ def make_data_set(
     name: str,
     source: str,
     class_names: tuple[str, ...],
-    splits: tuple[Split, Split, Split],
+    splits: Splits,
     flip: bool,
     shift_fraction: float,
+    other_sides: Mapping[int, Splits] | None = None,
     how_split: str = "as given",
     ignored_files: int = 0,
 ) -> DataSet:
     """Put a data set together, computing its statistics and its hash.
 
     The arguments are attributes of ``DataSet`` and ``Augmentation``; ``splits`` are train,
-    validation and test, all of one side.
+    validation and test, all of one side, of which statistics and hash are taken.
 
     Raises:
         DataError: fewer than two classes.
@@ -187,11 +247,11 @@ def make_data_set(
         train=train,
         validation=validation,
         test=test,
-        stored_px=train.px,
         mean=mean,
         std=std,
         augmentation=Augmentation(flip=flip, shift_fraction=shift_fraction),
         content_hash=content_hash(splits),
+        other_sides=other_sides or {},
         how_split=how_split,
         ignored_files=ignored_files,
     )
@@ -217,7 +277,7 @@ def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
 
 
-def content_hash(splits: tuple[Split, Split, Split]) -> str:
+def content_hash(splits: Splits) -> str:
     """SHA-256 (hex) of which pictures with which labels are in train, validation and test.
 
     Every picture is hashed with its label and the digests are sorted within a split: the same

@@ -67,7 +67,6 @@ def decode_files(paths: Sequence[Path], px: int, *, progress: Progress | None = 
 
     Raises:
         DataError: files that cannot be read, all of them counted and the first ones named.
-        HostError: the result would not fit into memory.
     """
     return decode_many(len(paths), lambda n: decode_file(paths[n], px), px, progress=progress)
 
@@ -88,9 +87,7 @@ def decode_many(
 
     Raises:
         DataError: of the first picture that is broken, with the number and names of the others.
-        HostError: the result would not fit into memory.
     """
-    _require_memory(count, px)
     out = np.empty((count, 3, px, px), dtype=np.uint8)
 
     def work(number: int) -> str | None:
@@ -197,14 +194,19 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _require_memory(count: int, px: int) -> None:
-    needed = count * 3 * px * px
+def require_memory(count: int, sides: Sequence[int]) -> None:
+    """Check that pictures fit into memory at all their sides; called before they are decoded.
+
+    Raises:
+        HostError: they fill more than half of it.
+    """
+    needed = sum(count * 3 * px * px for px in sides)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory * _MEMORY_SHARE:
         raise HostError(
-            f"{count} pictures of {px} x {px} need {needed / 1e9:.1f} GB of memory, more than "
-            f"half of this machine's {memory / 1e9:.1f} GB; take a smaller input size or fewer "
-            "pictures"
+            f"{count} pictures of {' and '.join(map(str, sides))} px need {needed / 1e9:.1f} GB of "
+            f"memory, more than half of this machine's {memory / 1e9:.1f} GB; take smaller or "
+            "fewer input sizes, or fewer pictures"
         )
 
 

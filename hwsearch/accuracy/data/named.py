@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -140,28 +141,35 @@ def require_there(name: str, root: Path) -> None:
 
 
 def read_named(
-    name: str, root: Path, *, px: int, download: bool, progress: "Progress | None"
-) -> "tuple[tuple[str, ...], dict[Part, tuple[Tensor, Tensor]]]":
+    name: str,
+    root: Path,
+    sides: Sequence[int],
+    *,
+    download: bool,
+    progress: "Progress | None",
+) -> "tuple[tuple[str, ...], dict[int, dict[Part, tuple[Tensor, Tensor]]]]":
     """Read and decode a data set, from the cache when its files did not change.
 
     Returns:
-        The class names; images (uint8, (N, 3, px, px)) and labels (int64, (N,)) of each part.
+        The class names; by side, images (uint8, (N, 3, px, px)) and labels (int64, (N,)) of each
+        part.
 
     Raises:
         DataError: it is not there, incomplete or corrupt.
-        HostError: the download was allowed and failed.
+        HostError: the download was allowed and failed, or the pictures do not fit into memory.
     """
     import torch
 
     from hwsearch.accuracy.data.cache import cached, files_key
-    from hwsearch.accuracy.data.decode import DECODER_VERSION, decode_many
+    from hwsearch.accuracy.data.decode import DECODER_VERSION, decode_many, require_memory
 
     known = NAMED_SETS[name]
     if not download:
         require_there(name, root)
     readers = {part: _open(name, root, part, download=download) for part in known.parts}
+    require_memory(sum(map(len, readers.values())), sides)
 
-    def make() -> dict[str, torch.Tensor]:
+    def make(px: int) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = {}
         for part, reader in readers.items():
             labels = torch.empty(len(reader), dtype=torch.int64)
@@ -170,10 +178,15 @@ def read_named(
             tensors |= {f"{part}.images": torch.from_numpy(pixels), f"{part}.labels": labels}
         return tensors
 
-    key = files_key(root, _files(root, known.marks), name=name, px=px, decoder=DECODER_VERSION)
-    tensors = cached(key, make)
-    parts = {part: (tensors[f"{part}.images"], tensors[f"{part}.labels"]) for part in readers}
-    return _class_names(next(iter(readers.values())), tensors), parts
+    files = _files(root, known.marks)
+    parts: dict[int, dict[Part, tuple[Tensor, Tensor]]] = {}
+    for px in sides:
+        key = files_key(root, files, name=name, px=px, decoder=DECODER_VERSION)
+        tensors = cached(key, partial(make, px))
+        parts[px] = {
+            part: (tensors[f"{part}.images"], tensors[f"{part}.labels"]) for part in readers
+        }
+    return _class_names(next(iter(readers.values())), parts[sides[0]]), parts
 
 
 def _open(name: str, root: Path, part: Part, *, download: bool) -> _Reader:
@@ -219,14 +232,12 @@ def _decoder(
     return decode
 
 
-def _class_names(reader: _Reader, tensors: "Mapping[str, Tensor]") -> tuple[str, ...]:
+def _class_names(reader: _Reader, parts: "Mapping[Part, tuple[Tensor, Tensor]]") -> tuple[str, ...]:
     """The names of the classes, or their numbers where torchvision has none (svhn, gtsrb)."""
     named: Sequence[str] | None = getattr(reader, "classes", None)
     if named is not None:
         return tuple(str(name) for name in named)
-    classes = 1 + max(
-        int(labels.max()) for key, labels in tensors.items() if key.endswith(".labels")
-    )
+    classes = 1 + max(int(labels.max()) for _, labels in parts.values())
     return tuple(str(number) for number in range(classes))
 
 

@@ -8,10 +8,10 @@ from hwsearch.study.asked.settings import RunSettings
 
 
 def load_pictures(settings: RunSettings) -> DataSet:
-    """Load the data set of a run; raises what ``load_data`` does."""
+    """Load the data set of a run at all sides of its space; raises what ``load_data`` does."""
     return load_data(
         settings.data,
-        px=max(settings.space.input_px),
+        px=settings.space.input_px,
         seed=settings.seed,
         root=None if settings.data_root is None else Path(settings.data_root),
         download=settings.download,
