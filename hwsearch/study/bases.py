@@ -9,6 +9,7 @@ are granted for the next one and so on, but half to its rivals.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -60,7 +61,8 @@ class Level:
 
     Attributes:
         costs: predicted, all going down.
-        lost: share of the accuracy above guessing that it is expected to lose at most.
+        lost: share of the accuracy above guessing that rivals are expected to lose in it; what a
+            backbone may hope for loses half of that.
     """
 
     costs: tuple[float, ...]
@@ -192,9 +194,10 @@ def cannot_join(
         One clause for the user.
     """
     margin = _ERRORS * contender.scores[-1][1].standard_error
-    hope = _forecast(contender, end, _HOPED) + margin
+    whole = _forecast(contender, end, _HOPED) + margin
     beaten_by = []
     for level in contender.levels:
+        hope = guessing + (1 - level.lost / 2) * (whole - guessing)
         better = next(
             (rival for rival in rivals if _reached(rival, level.costs, end, guessing) >= hope),
             None,
@@ -224,8 +227,13 @@ def _reached(rival: Contender, costs: tuple[float, ...], end: float, guessing: f
 
 def _forecast(contender: Contender, end: float, ratio: float) -> float:
     """Accuracy in the end if each doubling of the time gains so much of what the last one did."""
-    (before, lower), (now, score) = contender.scores[-2:]
-    gain = max(0.0, score.accuracy - lower.accuracy) / math.log2(now / before)
+    gains = [
+        max(0.0, score.accuracy - lower.accuracy) / math.log2(now / before)
+        for (before, lower), (now, score) in itertools.pairwise(contender.scores[-3:])
+    ]
+    # The last one counts twice: a single difference of two scores is noisy.
+    gain = (gains[0] + 2 * gains[-1]) / 3
+    now, score = contender.scores[-1]
     doublings = max(0.0, math.log2(end / now))
     # The sum of ratio + ratio**2 + ... over a number of doublings that need not be whole.
     return score.accuracy + gain * ratio * (1 - float(ratio**doublings)) / (1 - ratio)

@@ -49,7 +49,10 @@ def dry_run_text(bench: Workbench, left_s: float | None) -> str:
     data, variants = bench.data, list(bench.variants())
     small = [bench.cheapest(knobs)[0] for knobs in variants]
     dense = [bench.plain_cost(knobs) for knobs in variants]
-    pictures = sum(split.images.nbytes for split in (data.train, data.validation, data.test))
+    sides = [data.at(px) for px in bench.settings.space.input_px]
+    pictures = sum(
+        split.images.nbytes for one in sides for split in (one.train, one.validation, one.test)
+    )
     weights = max(bench.blueprint(knobs).describe({}).size_bytes for knobs in variants)
     lines = [
         plan_text(bench, left_s),
