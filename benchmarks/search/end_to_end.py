@@ -102,14 +102,14 @@ class Job:
 def main() -> None:
     given = parse_arguments()
     seeds = range(given.first_seed, given.first_seed + given.seeds)
-    name = given.name or Path(given.pictures).name
-    conditions = f"{name}-host-{given.minutes:g}min-seeds{given.seeds}"
+    conditions = f"{given.name or Path(given.pictures).name}-host-{given.minutes:g}min"
     work = given.work or _ROOT / "results" / "end_to_end" / conditions
     absent = run_missing(given, given.arms.split(","), seeds, work)
     rows = read_rows(work / ROWS_FILE)
     text = summary_text(rows, given, absent)
     print(text)
     if any(row.file for row in rows):
+        conditions += f"-seeds{len({row.seed for row in rows})}"
         out = given.out / f"search_end-to-end_{conditions}_{date.today().isoformat()}.csv"
         write_rows(out, rows)
         out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
@@ -156,9 +156,15 @@ def run_missing(
 
     Raises:
         RuntimeError: arms failed; the others were run all the same.
+        ValueError: the rows are of other minutes.
     """
     cores = core_numbers(given.cores)
     path = work / ROWS_FILE
+    others = {row.minutes for row in read_rows(path)} - {given.minutes}
+    if others:
+        raise ValueError(
+            f"{path} is of {others.pop():g} minutes, not {given.minutes:g}; give another --work"
+        )
     missing = {seed: unfinished(read_rows(path), seed, arms) for seed in seeds}
     wanted = {arm for rest in missing.values() for arm in rest}
     absent = {arm: why for arm in arms if arm in wanted and (why := why_absent(arm, given))}
@@ -222,8 +228,8 @@ def why_absent(arm: str, given: argparse.Namespace) -> str:
 
 
 def write_split(data: DataSet, path: Path) -> None:
-    """The pictures as hwsearch splits them: uint8, for every arm."""
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    """The pictures that outsiders may see, as hwsearch splits them: uint8, without the held-out."""
+    parts = {"train": data.train, "validation": data.validation}
     arrays: dict[str, Any] = {
         "mean": np.array(data.mean, np.float32),
         "std": np.array(data.std, np.float32),

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 #: Metadata in which a file says how its pictures are normalized.
 _CONTRACT: Final = "hwsearch.input"
-#: 24 rounds found the undisturbed speed of networks of 0.05 ms on a shared machine to 1 %.
 ROUNDS, RUNS, _WARM_UP = 24, 30, 10
 
 

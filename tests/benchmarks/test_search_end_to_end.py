@@ -222,6 +222,11 @@ def test_second_start_runs_only_what_is_missing(
     assert (rows["nncf"].cpu_minutes, rows["hwsearch"].cpu_minutes) == (0.9, 1.0)
     assert rows["hwsearch"].file == "seed0/hwsearch/run/models/model.onnx"
     assert "| hwsearch | 1 |" in table.with_suffix(".md").read_text()
+    monkeypatch.setattr("sys.argv", ["end_to_end.py", "digits", "--work", str(work)])
+    with pytest.raises(
+        ValueError, match=r"rows\.csv is of 0\.01 minutes, not 8; give another --work"
+    ):
+        end_to_end.main()
 
 
 def test_unknown_arm_is_refused(
