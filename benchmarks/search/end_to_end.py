@@ -288,10 +288,13 @@ def run_on_cores(jobs: Sequence[Job], cores: Sequence[int]) -> Iterator[tuple[Jo
         finally:
             free.put(core)
 
-    with ThreadPoolExecutor(len(cores)) as pool:
+    pool = ThreadPoolExecutor(len(cores))
+    try:
         running = {pool.submit(run, job): job for job in jobs}
         for future in as_completed(running):
             yield running[future], future.result()
+    finally:  # also on Ctrl-C, which ends what runs: what waits is not started then
+        pool.shutdown(cancel_futures=True)
 
 
 def run_job(job: Job, core: int) -> float | str:
