@@ -1,257 +1,262 @@
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import end_to_end
+import outsiders
 import pytest
-from end_to_end import ARMS
+from end_to_end import ARMS, Job, run_on_cores, shipped_files
 from end_to_end_rows import (
+    ALL_PEERS,
+    Measured,
     Shipped,
-    add_rows,
-    corner,
-    counted,
+    area_table,
+    best_within,
     hypervolume,
-    int8_above,
+    limit_table,
+    measured_together,
     read_rows,
-    summary,
-    timed_together,
-    timing_spread_percent,
     unfinished,
-    untimed_files,
+    unmeasured_files,
+    write_rows,
 )
-
-from hwsearch.hardware.measure.places import LocalPlace
 
 
 def row(
-    latency_ms: float = 1.0,
+    latency_ms: float = 0.25,
     accuracy_percent: float = 50.0,
     *,
-    arm: str = "tpe",
+    arm: str = "nncf",
     seed: int = 0,
-    kind: str = "trial",
+    file: str = "a.onnx",
 ) -> Shipped:
     return Shipped(
-        seed=seed, arm=arm, minutes=5.0, step=1, kind=kind, backbone="some", file="",
-        run_ms=latency_ms, latency_ms=latency_ms, accuracy_percent=accuracy_percent,
-        reference_ms=2.0, chance_percent=10.0, trials=9, trained=7, wall_s=200.0,
-        final_s=80.0, ship_s=20.0, overhead_s=4.0,
+        seed=seed, arm=arm, minutes=8.0, cpu_minutes=8.1, file=file, input_px=32,
+        accuracy_percent=accuracy_percent, latency_ms=latency_ms, median_latency_ms=latency_ms,
+        chance_percent=10.0,
     )  # fmt: skip
 
 
-def test_hypervolume_is_the_area_below_the_front() -> None:
-    assert hypervolume([row(1.0, 50.0)]) == pytest.approx(1.0 * 40)
-    both = [row(1.5, 70.0), row(1.0, 50.0)]
-    assert hypervolume(both) == pytest.approx(1.0 * 40 + 0.5 * 20)
+NONE = replace(row(math.inf, 0.0), file="")
 
 
-def test_hypervolume_equals_a_count_of_cells() -> None:
-    rows = [row(0.3, 20.0), row(0.3, 25.0), row(0.9, 60.0), row(1.2, 55.0), row(1.7, 80.0)]
-    cells = sum(
-        any(one.latency_ms <= at / 100 and one.accuracy_percent >= points + 1 for one in rows)
-        for at in range(200)
-        for points in range(10, 100)
-    )
-    assert hypervolume(rows) == pytest.approx(cells / 100)
+def test_hypervolume_counts_a_halving_alike_wherever_it_starts() -> None:
+    assert hypervolume([row(0.25, 50.0)], 0.5) == pytest.approx(1 * 40)
+    assert hypervolume([row(0.0625, 50.0)], 0.5) == pytest.approx(3 * 40)
+    both = [row(0.125, 30.0), row(0.25, 50.0)]
+    assert hypervolume(both, 0.5) == pytest.approx(1 * 20 + 1 * 40)
 
 
 def test_hypervolume_takes_nothing_from_beyond_the_reference() -> None:
-    assert hypervolume([row(2.0, 99.0), row(1.0, 9.0), row(3.0, 99.0)]) == 0
-    assert hypervolume([row(1.0, 50.0), row(2.5, 99.0), row(1.2, 40.0)]) == pytest.approx(40)
-    assert hypervolume([]) == hypervolume([row(math.inf, 0.0, kind="none")]) == 0
+    beyond = [row(0.5, 99.0), row(0.7, 99.0), row(0.25, 9.0)]
+    assert hypervolume(beyond, 0.5) == hypervolume([], 0.5) == hypervolume([NONE], 0.5) == 0
+    assert hypervolume([row(0.25, 50.0), *beyond, NONE], 0.5) == pytest.approx(40)
 
 
-def test_octaves_count_a_halving_alike_wherever_it_starts() -> None:
-    assert hypervolume([row(1.0, 50.0)], octaves=True) == pytest.approx(1 * 40)
-    assert hypervolume([row(0.25, 50.0)], octaves=True) == pytest.approx(3 * 40)
-    none = [row(math.inf, 0.0, kind="none")]
-    assert hypervolume(none, octaves=True) == hypervolume([row(2.5, 99.0)], octaves=True) == 0
+def test_best_within_is_guessing_where_no_network_is_fast_enough() -> None:
+    rows = [row(0.05, 60.0), row(0.09, 70.0), NONE]
+    assert [best_within(rows, limit_ms) for limit_ms in (0.04, 0.05, 0.3)] == [10.0, 60.0, 70.0]
 
 
-def test_files_of_a_seed_are_timed_together_until_all_are() -> None:
-    timed = replace(row(3.0), file="a/model.onnx")
-    fresh = replace(row(math.nan), file="b/model.onnx", run_ms=1.1)
-    other = replace(row(math.nan, seed=1), file="c/model.onnx")
-    nothing = row(math.inf, 0.0, kind="none")
-    rows = [timed, fresh, other, nothing]
-    assert untimed_files(rows, 0) == ["a/model.onnx", "b/model.onnx"]
-    found = timed_together(rows, 0, {"a/model.onnx": 3.1, "b/model.onnx": 1.0})
-    assert [one.latency_ms for one in found[:2]] == [3.1, 1.0]
-    assert found[1].run_ms == 1.1
-    assert found[2:] == [other, nothing]
-    assert untimed_files(found, 0) == []
-    with pytest.raises(KeyError, match="c/model"):
-        timed_together(rows, 1, {})
-
-
-def test_reference_is_the_slowest_dense_backbone_as_timed_together() -> None:
-    copies = [
-        replace(row(math.nan, kind="dense-fp32", arm=arm), file=arm) for arm in ("tpe", "a", "b")
+def test_files_of_a_seed_are_measured_together_until_all_are() -> None:
+    rows = [
+        row(file="a.onnx"),
+        row(math.nan, math.nan, file="b.onnx"),
+        row(math.nan, math.nan, arm="quantize-static", file="a.onnx"),
+        row(math.nan, seed=1, file="c.onnx"),
+        NONE,
     ]
-    small = replace(row(math.nan, kind="dense-fp32"), backbone="small", file="small")
-    rows = [*copies, small, row(seed=1)]
-    found = timed_together(rows, 0, {"tpe": 1.0, "a": 1.2, "b": 9.0, "small": 0.5})
-    assert [one.reference_ms for one in found] == [1.2] * 4 + [2.0]
+    assert unmeasured_files(rows, 0) == ["a.onnx", "b.onnx"]
+    one = Measured(input_px=48, accuracy_percent=61.0, latency_ms=0.2, median_latency_ms=0.21)
+    found = measured_together(rows, 0, {"a.onnx": one, "b.onnx": one})
+    assert [(r.input_px, r.accuracy_percent, r.latency_ms) for r in found[:3]] == [
+        (48, 61.0, 0.2)
+    ] * 3
+    assert found[3:] == rows[3:]
+    assert unmeasured_files(found, 0) == []
+    with pytest.raises(KeyError, match=r"c\.onnx"):
+        measured_together(rows, 1, {})
 
 
-def test_summary_leaves_out_seeds_that_are_still_to_be_timed() -> None:
-    waiting = replace(row(math.nan, seed=1), file="a/model.onnx")
-    [only] = summary([row(1.0, 54.0), waiting])
-    assert only["seeds"] == 1
-
-
-@pytest.mark.parametrize(("arm", "kept"), [("prune-only", 1), ("backbone-only", 1), ("tpe", 2)])
-def test_int8_baseline_counts_for_arms_that_choose_bits_only(arm: str, kept: int) -> None:
-    rows = [row(kind="dense-fp32", arm=arm), row(kind="uniform-int8", arm=arm)]
-    assert len(counted(rows)) == kept
-
-
-def test_int8_above_is_held_against_finalists_that_are_no_slower() -> None:
-    int8 = row(1.0, 60.0, kind="uniform-int8")
-    assert int8_above([int8, row(0.9, 61.0), row(1.1, 90.0)]) == pytest.approx(-1)
-    assert int8_above([int8, row(1.1, 90.0)]) == pytest.approx(50)
-    assert int8_above([row()]) is None
-
-
-def test_rows_are_read_as_they_were_added(tmp_path: Path) -> None:
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.csv"
     assert read_rows(path) == []
-    add_rows(path, [row(1.25, 50.5)])
-    add_rows(path, [row(math.inf, 0.0, arm="sequential", kind="none")])
-    assert read_rows(path) == [
-        row(1.25, 50.5),
-        row(math.inf, 0.0, arm="sequential", kind="none"),
-    ]
+    rows = [row(0.0625, 50.5), NONE]
+    write_rows(path, rows)
+    assert read_rows(path) == rows
     assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
 
 
 def test_rows_of_another_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("seed,arm\n0,tpe\n")
+    path.write_text("seed,arm\n0,nncf\n")
     with pytest.raises(ValueError, match="has other columns than seed, arm, minutes"):
         read_rows(path)
 
 
 def test_finished_arms_are_skipped() -> None:
-    rows = [row(arm="tpe", seed=0), row(arm="sequential", seed=1)]
-    assert unfinished(rows, 0, ("known-cost", "tpe", "sequential")) == ["known-cost", "sequential"]
-    assert unfinished(rows, 1, ("sequential",)) == []
+    rows = [row(arm="nncf", seed=0), row(arm="modelopt", seed=1)]
+    assert unfinished(rows, 0, ("hwsearch", "nncf", "modelopt")) == ["hwsearch", "modelopt"]
+    assert unfinished(rows, 1, ("modelopt",)) == []
+
+
+def test_area_table_holds_arms_against_all_files_of_the_peers_seed_by_seed() -> None:
+    rows = [
+        row(0.25, 50.0, arm="nncf"),
+        row(0.125, 30.0, arm="modelopt"),
+        row(0.125, 50.0, arm="hwsearch"),
+        row(0.25, 90.0, arm="nncf", seed=1),
+        row(0.25, 50.0, arm="hwsearch", seed=1),
+        row(math.nan, math.nan, arm="hwsearch", seed=2),
+    ]
+    table = {str(one["arm"]): one for one in area_table(rows, 0.5)}
+    assert list(table) == ["nncf", "modelopt", "hwsearch", ALL_PEERS]
+    # The peers have 20 + 40 together, then 80; hwsearch 80, then 40.
+    assert str(table[ALL_PEERS]["hypervolume_octave_points"]) == "70.0 (65.0-75.0)"
+    ours = table["hwsearch"]
+    assert (ours["seeds"], str(ours["files"])) == (2, "1.0")
+    assert str(ours["over_all_peers_percent"]) == "91.7 (70.8-112.5)"
+    assert (str(ours["cpu_minutes"]), ours["longest_cpu_minutes"]) == ("8.1", 8.1)
+
+
+def test_limit_table_tells_the_lead_over_the_best_peer_at_each_limit() -> None:
+    rows = [
+        row(0.05, 60.0, arm="nncf"),
+        row(0.2, 66.0, arm="modelopt"),
+        row(0.05, 59.0, arm="hwsearch"),
+        row(0.1, 68.0, arm="hwsearch"),
+    ]
+    lines = [list(one.values()) for one in limit_table(rows, (0.04, 0.05, 0.3))]
+    table = {str(arm): rest for arm, *rest in lines}
+    assert table["hwsearch"] == [10.0, 59.0, 68.0]
+    assert table["hwsearch over the best peer, points"] == [0.0, -1.0, 2.0]
+
+
+def job(name: str, folder: Path, code: str, *, exit_codes: tuple[int, ...] = (0,)) -> Job:
+    command = (sys.executable, "-c", code)
+    return Job(seed=0, arms=(name,), folder=folder / name, command=command, exit_codes=exit_codes)
+
+
+def test_jobs_run_alone_on_a_core_and_their_processor_time_is_counted(tmp_path: Path) -> None:
+    core = min(end_to_end.allowed_cores())
+    told = "import os, time\nend = time.process_time() + 0.3\n"
+    told += "while time.process_time() < end: pass\n"
+    told += "print(sorted(os.sched_getaffinity(0)), os.environ['HWSEARCH_CACHE'])"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {told!r}], check=True)"
+    [(done, cpu_s)] = run_on_cores([job("nncf", tmp_path, nested)], [core])
+    assert isinstance(cpu_s, float)
+    assert cpu_s >= 0.3
+    log = (done.folder / "log.txt").read_text().strip()
+    assert log == f"[{core}] {done.folder / 'cache'}"
+
+
+def test_job_that_fails_is_named_and_the_others_are_run(tmp_path: Path) -> None:
+    jobs = [
+        job("nncf", tmp_path, "raise SystemExit(3)"),
+        job("hwsearch", tmp_path, "raise SystemExit(1)", exit_codes=(0, 1)),
+    ]
+    found = {
+        one.arms[0]: cpu_s for one, cpu_s in run_on_cores(jobs, [end_to_end.allowed_cores()[0]])
+    }
+    assert "nncf ended with 3, see " in str(found["nncf"])
+    assert isinstance(found["hwsearch"], float)
+
+
+def test_shipped_files_are_those_of_front_and_baselines_each_once(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="has 0 runs with a front"):
+        shipped_files(tmp_path)
+    run = tmp_path / "2026_host"
+    run.mkdir()
+    names = ["models/a/model.onnx", None], ["models/b/model.onnx", "models/a/model.onnx"]
+    front, baselines = ([{"artefact": name} for name in one] for one in names)
+    (run / "front.json").write_text(json.dumps({"front": front, "baselines": baselines}))
+    assert shipped_files(tmp_path) == [run / "models/a/model.onnx", run / "models/b/model.onnx"]
 
 
 def test_second_start_runs_only_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, ran = tmp_path / "rows.csv", []
+    ran: list[tuple[int, tuple[str, ...]]] = []
+    measured: list[list[str]] = []
 
-    def run_arm(arm: str, setting: int) -> list[Shipped]:
-        ran.append((setting, arm))
-        return [replace(row(math.nan, arm=arm, seed=setting), file=f"{arm}{setting}")]
+    def run_job(one: Job, core: int) -> float:
+        ran.append((one.seed, one.arms))
+        one.folder.mkdir(parents=True, exist_ok=True)
+        if one.arms[0] in outsiders.PACKAGES:
+            outcome = {arm: {"files": [f"{arm}.onnx"], "others_s": 6.0} for arm in one.arms}
+            (one.folder / outsiders.OUTCOME_FILE).write_text(json.dumps(outcome))
+        else:
+            run = one.folder / "run"
+            run.mkdir()
+            front = {"front": [{"artefact": "models/model.onnx"}], "baselines": []}
+            (run / "front.json").write_text(json.dumps(front))
+        return 60.0
 
-    monkeypatch.setattr(end_to_end, "prepare", lambda *given, known_ms: given[4])
-    monkeypatch.setattr(end_to_end, "run_arm", run_arm)
-    files = []
+    def measure_files(files: list[str], *_: object) -> dict[str, Measured]:
+        measured.append(files)
+        one = Measured(input_px=32, accuracy_percent=60.0, latency_ms=0.1, median_latency_ms=0.1)
+        return dict.fromkeys(files, one)
 
-    def measure(given: dict[str, Path], place: LocalPlace) -> object:
-        files.append(sorted(str(path) for path in given.values()))
-        nets = [SimpleNamespace(name=name, latency_ms=1.5) for name in given]
-        return SimpleNamespace(nets=nets)
-
-    monkeypatch.setattr(end_to_end, "measure", measure)
-    for seeds, arms in (("1", "tpe"), ("2", "tpe,sequential")):
-        given = ["end_to_end.py", "digits", "--seeds", seeds, "--arms", arms]
-        given += ["--out", str(out), "--work", "runs"]
-        monkeypatch.setattr("sys.argv", given)
+    monkeypatch.setattr(end_to_end, "run_job", run_job)
+    monkeypatch.setattr(end_to_end, "measure_files", measure_files)
+    monkeypatch.setattr(end_to_end, "why_absent", lambda arm, _: "no" if arm == "modelopt" else "")
+    work, out = tmp_path / "work", tmp_path / "out"
+    for arms in ("nncf,quantize-static,modelopt", ",".join(ARMS)):
+        given = ["end_to_end.py", "digits", "--seeds", "1", "--arms", arms, "--minutes", "0.01"]
+        monkeypatch.setattr("sys.argv", [*given, "--work", str(work), "--out", str(out)])
         end_to_end.main()
-    assert ran == [(0, "tpe"), (0, "sequential"), (1, "tpe"), (1, "sequential")]
-    assert files == [
-        ["runs/tpe0"],
-        ["runs/sequential0", "runs/tpe0"],
-        ["runs/sequential1", "runs/tpe1"],
+        assert "modelopt is absent: no" in capsys.readouterr().out
+    assert ran == [
+        (0, ("quantize-static", "nncf")),
+        (0, ("torch-pruning",)),
+        (0, ("hwsearch",)),
+        (0, ("hwsearch-tpe",)),
     ]
-    assert {one.latency_ms for one in read_rows(out)} == {1.5}
-    assert "| sequential | 2 |" in capsys.readouterr().out
+    assert [len(files) for files in measured] == [2, 5]
+    [table] = out.glob("search_end-to-end_digits-host-0.01min-seeds1_*.csv")
+    rows = {one.arm: one for one in read_rows(table)}
+    assert set(rows) == set(ARMS) - {"modelopt"}
+    assert (rows["nncf"].cpu_minutes, rows["hwsearch"].cpu_minutes) == (0.9, 1.0)
+    assert rows["hwsearch"].file == "seed0/hwsearch/run/models/model.onnx"
+    assert "| hwsearch | 1 |" in table.with_suffix(".md").read_text()
+    monkeypatch.setattr("sys.argv", ["end_to_end.py", "digits", "--work", str(work)])
+    with pytest.raises(
+        ValueError, match=r"rows\.csv is of 0\.01 minutes, not 8; give another --work"
+    ):
+        end_to_end.main()
 
 
 def test_unknown_arm_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["end_to_end.py", "digits", "--arms", "tpe,best"])
+    monkeypatch.setattr("sys.argv", ["end_to_end.py", "digits", "--arms", "nncf,best"])
     with pytest.raises(SystemExit):
         end_to_end.main()
     assert f"no arm best; pick from {', '.join(ARMS)}" in capsys.readouterr().err
 
 
-def test_summary_holds_arms_against_the_others_seed_by_seed() -> None:
-    rows = [
-        row(1.0, 54.0, arm="known-cost", seed=0),
-        row(1.0, 50.0, arm="tpe", seed=0),
-        row(1.0, 30.0, arm="sequential", seed=0),
-        row(1.0, 90.0, arm="known-cost", seed=1),
-        row(1.0, 60.0, arm="tpe", seed=1),
-    ]
-    table = {str(one["arm"]): one for one in summary(rows)}
-    ours = table["known-cost"]
-    assert ours["seeds"] == 2
-    assert str(ours["hypervolume"]) == "62.0 (53.0-71.0)"
-    assert str(ours["over_sequential_percent"]) == "220.0"
-    assert str(ours["over_tpe_percent"]) == "135.0 (122.5-147.5)"
-    assert str(ours["final_and_ship_percent"]) == "50.0"
-    assert str(ours["overhead_percent"]) == "2.0"
-    assert ours["int8_above"] == "0 of 0"
-    assert ours["int8_above_points"] is None
+def test_absent_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(outsiders.PACKAGES, "nncf", ("some-package", "json, no_such_module"))
+    given = end_to_end.parse_arguments(["digits"])
+    why = end_to_end.why_absent("nncf", given)
+    assert "No module named 'no_such_module'" in why
+    assert why.endswith("-m pip install some-package'")
 
 
-def test_corner_is_as_fast_and_as_accurate_as_any_network_that_was_shipped() -> None:
-    [best] = corner([row(0.5, 40.0), row(1.5, 80.0), row(1.0, 30.0)])
-    assert (best.latency_ms, best.accuracy_percent) == (0.5, 80.0)
-    assert corner([row(math.inf, 0.0, kind="none")]) == corner([]) == []
-
-
-def test_summary_tells_what_was_left_to_be_won() -> None:
-    fast, accurate = row(0.5, 40.0, arm="sequential"), row(1.0, 60.0, arm="tpe")
-    not_its_own = row(0.5, 90.0, arm="prune-only", kind="uniform-int8")
-    table = {str(one["arm"]): one for one in summary([fast, accurate, not_its_own])}
-    # Their areas are 45 and 50, together 1.0 x 50 + 0.5 x 30, and 1.5 x 50 in the corner.
-    assert str(table["sequential"]["all_arms_over_percent"]) == "144.4"
-    assert str(table["sequential"]["corner_over_percent"]) == "166.7"
-    assert str(table["tpe"]["all_arms_over_percent"]) == "130.0"
-    # In octaves to the reference: 2 x 30 and 1 x 50, together 50 + 30, the corner 2 x 50.
-    assert str(table["tpe"]["octaves_all_arms_over_percent"]) == "160.0"
-    assert str(table["tpe"]["octaves_corner_over_percent"]) == "200.0"
-    assert table["prune-only"]["corner_over_percent"] is None
-
-
-def test_summary_counts_the_seeds_in_which_int8_lies_above() -> None:
-    first = [row(0.5, 60.0, kind="uniform-int8"), row(0.6, 90.0)]
-    second = [replace(one, seed=1, latency_ms=0.5) for one in first]
-    [only] = summary([*first, *second])
-    assert only["int8_above"] == "1 of 2"
-
-
-def test_timing_spread_compares_the_same_baseline_of_a_seed() -> None:
-    rows = [
-        row(1.0, arm="tpe", kind="dense-fp32"),
-        row(1.1, arm="sequential", kind="dense-fp32"),
-        row(5.0, arm="tpe", kind="dense-fp32", seed=1),
-        row(7.0, arm="tpe", kind="uniform-int8"),
-        row(9.0, arm="sequential"),
-    ]
-    assert timing_spread_percent(rows) == [pytest.approx(10)]
-    apart = [replace(one, run_ms=one.seed + index) for index, one in enumerate(rows, start=1)]
-    assert timing_spread_percent(apart, "run_ms") == [pytest.approx(100)]
-    assert timing_spread_percent([]) == []
-
-
-@pytest.mark.benchmark
-def test_arms_ship_networks_with_real_training(tmp_path: Path) -> None:
-    setting = end_to_end.prepare(
-        "digits", "tiny", ("test_resnet",), 1.0, 0, tmp_path, known_ms=None
+def test_clock_of_a_run_stands_still_while_it_sleeps() -> None:
+    code = (
+        "import subprocess, sys, time, cpu_clock\n"
+        "time.perf_counter = time.monotonic = cpu_clock.cpu_seconds\n"
+        "begin = time.monotonic(); time.sleep(0.5); slept = time.monotonic() - begin\n"
+        "end = 'import time\\nwhile time.process_time() < 0.3: pass'\n"
+        "subprocess.run([sys.executable, '-c', end], check=True, timeout=60)\n"
+        "print(slept < 0.25, time.monotonic() - begin >= 0.25)\n"
     )
-    for arm in ("sequential", "prune-only"):
-        rows = end_to_end.run_arm(arm, setting)
-        assert {one.arm for one in rows} == {arm}
-        assert all((tmp_path / one.file).is_file() and one.run_ms > 0 for one in rows)
-        timed = timed_together(rows, 0, {one.file: one.run_ms for one in rows})
-        assert hypervolume(counted(timed)) > 0
-        assert all(0 <= one.overhead_s < one.wall_s for one in rows)
+    folder = Path(end_to_end.__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["True", "True"]

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import cluttered_digits
+import numpy as np
+import pytest
+import torch
+from cluttered_digits import make_scenes
+from PIL import Image
+
+
+def test_scenes_follow_from_the_seed() -> None:
+    first, again = make_scenes("train", 40, 3), make_scenes("train", 40, 3)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.sources, again.sources)
+    assert not torch.equal(first.images, make_scenes("train", 40, 4).images)
+    assert first.images.shape == (40, 3, 64, 64)
+    assert float(first.images.float().std()) > 20
+
+
+def test_classes_are_balanced_and_those_of_the_digits_shown() -> None:
+    from sklearn.datasets import load_digits
+
+    scenes = make_scenes("test", 60, 0)
+    assert torch.bincount(scenes.labels).tolist() == [6] * 10
+    shown = load_digits().target[scenes.sources[:, 0].numpy()]
+    assert np.array_equal(shown, scenes.labels.numpy())
+
+
+def test_held_out_scenes_share_no_digit_with_those_of_training() -> None:
+    train, test = make_scenes("train", 2000, 0), make_scenes("test", 500, 0)
+    assert set(train.sources.flatten().tolist()).isdisjoint(test.sources.flatten().tolist())
+
+
+def test_folder_holds_a_picture_for_each_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scenes"
+    given = ["cluttered_digits.py", str(folder), "--train", "20", "--test", "10"]
+    monkeypatch.setattr("sys.argv", given)
+    cluttered_digits.main()
+    files = sorted(folder.glob("*/*/*.png"))
+    assert [file.parent.name for file in files if file.parts[-3] == "train"] == [
+        str(label) for label in range(10) for _ in range(2)
+    ]
+    assert len(files) == 30
+    with Image.open(files[0]) as picture:
+        assert (picture.size, picture.mode) == ((64, 64), "RGB")
+    with pytest.raises(SystemExit):
+        cluttered_digits.main()
+    assert "is there already" in capsys.readouterr().err

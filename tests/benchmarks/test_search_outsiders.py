@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import end_to_end
+import numpy as np
+import outsiders
+import pytest
+import torch
+from outsiders import Pictures, augmented, fit
+from score_files import HeldOut, accuracy_percent, input_px, latencies_ms
+
+from hwsearch.accuracy.data.sources import load_data
+
+
+def make_pictures() -> Pictures:
+    """Two classes, dark and light."""
+    labels = torch.arange(64) % 2
+    images = (2.0 * labels - 1).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).contiguous()
+    return Pictures(
+        train=images, train_labels=labels, validation=images, validation_labels=labels, flip=False
+    )
+
+
+def test_outsiders_know_nothing_of_hwsearch() -> None:
+    code = "import sys, outsiders; print('hwsearch' in sys.modules)"
+    folder = Path(outsiders.__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "False"
+
+
+def test_groups_hold_each_arm_once() -> None:
+    assert [arm for group in outsiders.GROUPS for arm in group] == list(outsiders.PACKAGES)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_pictures_are_windows_of_the_reflected_picture(flip: bool) -> None:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.random((20, 3, 16, 16), dtype=np.float32))
+    found = augmented(images, np.random.default_rng(1), flip=flip)
+    assert found.shape == images.shape
+    mirrored = 0
+    for before, after in zip(images, found, strict=True):
+        padded = torch.nn.functional.pad(before[None], (2,) * 4, mode="reflect")[0]
+        windows = [
+            padded[:, down : down + 16, right : right + 16]
+            for down in range(5)
+            for right in range(5)
+        ]
+        plain = any(torch.equal(one, after) for one in windows)
+        mirrored += not plain
+        assert plain or any(torch.equal(one.flip(2), after) for one in windows)
+    assert (mirrored > 0) == flip
+
+
+def test_fit_learns_and_takes_one_step_at_least() -> None:
+    pictures = make_pictures()
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)
+    )
+    assert fit(model, pictures, 0.0, rate=0.05, seed=0) == 1
+    assert fit(model, pictures, 0.5, rate=0.05, seed=0) > 10
+    assert outsiders.accuracy_percent(model, pictures) == 100
+
+
+def write_file(path: Path, *, metadata: dict[str, object] | None = None) -> None:
+    """A network of two classes that says whether the mean of the first channel is above 0."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    weight = np.zeros((3, 2), np.float32)
+    weight[0] = -1, 1
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("input", [1, 3, 8, 8]), ("logits", [1, 2]))
+    ]
+    graph = helper.make_graph(
+        nodes, "sign", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if metadata is not None:
+        helper.set_model_props(model, {"hwsearch.input": json.dumps(metadata)})
+    path.write_bytes(model.SerializeToString())
+
+
+def held_out(px: int = 8) -> HeldOut:
+    """Grey levels around 100 of 255, three of four above."""
+    levels = np.array([90, 110, 120, 130], np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (4, 3, px, px))
+    third = np.full(3, 0.5, np.float32)
+    mean = np.full(3, 100 / 255, np.float32)
+    return HeldOut(images=images, labels=np.array([0, 1, 1, 1]), mean=mean, std=third)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "percent"),
+    [
+        (None, 100),
+        ({"normalization": "(x / 255 - mean) / std", "mean": [0.45] * 3, "std": [1.0] * 3}, 75),
+        ({"normalization": "in the file", "mean": [0.45] * 3, "std": [1.0] * 3}, 75),
+    ],
+)
+def test_file_is_fed_as_it_says(
+    metadata: dict[str, object] | None, percent: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.onnx"
+    write_file(path, metadata=metadata)
+    assert input_px(path) == 8
+    assert accuracy_percent(path, held_out()) == percent
+
+
+def test_pictures_of_another_side_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "some.onnx"
+    write_file(path)
+    with pytest.raises(ValueError, match="takes 8 px, the pictures have 16"):
+        accuracy_percent(path, held_out(16))
+
+
+def test_files_are_timed_in_turns(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path in paths:
+        write_file(path)
+    found = latencies_ms(paths, rounds=3, runs=3)
+    assert found.shape == (2, 2)
+    assert (found[:, 0] > 0).all()
+    assert (found[:, 0] <= found[:, 1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["quantize-static", "torch-pruning"])
+def test_arm_makes_files_of_real_training(arm: str, tmp_path: Path) -> None:
+    split = tmp_path / "split.npz"
+    end_to_end.write_split(load_data("digits", px=32), split)
+    given = parse_outsider(arm, split, tmp_path / "out")
+    subprocess.run(given, check=True, capture_output=True, text=True)
+    outcome = json.loads((tmp_path / "out" / outsiders.OUTCOME_FILE).read_text())
+    files = [tmp_path / "out" / name for name in outcome[arm]["files"]]
+    assert len(files) == (2 if arm == "quantize-static" else 12)
+    assert [input_px(file) for file in files] == [32] * len(files)
+    assert outcome[arm]["others_s"] == 0
+
+
+def parse_outsider(arm: str, split: Path, out: Path) -> list[str]:
+    command = [sys.executable, outsiders.__file__, str(split), str(out), "--arms", arm]
+    return [*command, "--minutes", "0.01", "--nets", "test_resnet"]
