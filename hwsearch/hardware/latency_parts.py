@@ -1,8 +1,9 @@
 """What a predicted latency is made of: launches, arithmetic and memory, in floats and in integers.
 
 A machine that differs from the one of its profile does so in these. 120 networks of 0.03 to 0.8 ms
-took 0.33 to 1.26 times on an AMD EPYC what the profile of an Intel Xeon predicts; that is 22 % (root
-mean square) with one factor for all, 17 % with one for each width, and 11 % with one for each part.
+took 0.33 to 1.26 times on an AMD EPYC what the profile of an Intel Xeon predicts. That is a root
+mean square of 22 % with one factor for all, 17 % with one for each width, 11 % with one for each
+part.
 """
 
 from dataclasses import dataclass
