@@ -398,7 +398,7 @@ def search_and_ship(work: "Run") -> Result:
         NothingFitsError: nothing met the budget; the report is written all the same.
     """
     from hwsearch.ship.finish import ship_run
-    from hwsearch.ship.measured import recalibrated_by
+    from hwsearch.ship.measured import measured_latencies
 
     work.execute()
     while True:
@@ -409,8 +409,8 @@ def search_and_ship(work: "Run") -> Result:
         except NothingFitsError as error:
             refused = error
         work.shipped(time.perf_counter() - begin)
-        known = recalibrated_by(work.folder)
-        if known is None or not work.has_time or not work.go_on(known):
+        measured_ms = measured_latencies(work.folder)
+        if not measured_ms or not work.has_time or not work.go_on(measured_ms):
             break
     if refused is not None:
         raise refused

@@ -1,14 +1,14 @@
 """What a network costs on a target: by the fit of its profile, else by its rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hwsearch.hardware.cost import Cost, KernelCost
-from hwsearch.hardware.kernel_table import Floats, KernelTable
+from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.recalibration import Recalibration
+from hwsearch.hardware.recalibration import Recalibration, TimedNetwork
 from hwsearch.hardware.roofline import Roofline
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ class CostPredictor:
         self.confidence: Final = confidence
         self.recalibration: Final = recalibration
         self._pricing = _pricing(profile, confidence)
-        self._factor = 1.0 if recalibration is None else recalibration.factor
 
     def predict(self, desc: NetworkDesc) -> Cost:
         """Latency, energy and size of a network, each kernel in its own bits.
@@ -45,19 +44,51 @@ class CostPredictor:
         Raises:
             TargetError: a kernel whose kind cannot run in its bits on this target.
         """
-        return self._corrected(self._pricing.predict(desc))
+        if self.recalibration is None:
+            return self._pricing.predict(desc)
+        return self.predict_all([desc])[0]
 
     def predict_all(self, networks: Sequence[NetworkDesc]) -> list[Cost]:
         """The costs of many networks, in their order; raises as ``predict`` does."""
-        return [self._corrected(cost) for cost in self._pricing.predict_all(networks)]
+        if self.recalibration is None or not networks:
+            return self._pricing.predict_all(networks)
+        costs, terms = self._pricing.predict_terms(networks)
+        return self.recalibration.correct(costs, terms.of_networks)
+
+    def predict_timed(
+        self, networks: Mapping[str, NetworkDesc], latencies_ms: Mapping[str, float]
+    ) -> list[TimedNetwork]:
+        """Networks that were timed, beside what the profile alone predicts of them.
+
+        Args:
+            networks: by name.
+            latencies_ms: by the same names, for all of them or for some.
+        """
+        names = list(latencies_ms)
+        if not names:
+            return []
+        costs, terms = self._pricing.predict_terms([networks[name] for name in names])
+        return [
+            TimedNetwork(
+                name=name,
+                parts_ms=tuple(parts.tolist()),
+                sigma_log=cost.latency_ms.sigma_log,
+                measured_ms=latencies_ms[name],
+            )
+            for name, cost, parts in zip(names, costs, terms.of_networks, strict=True)
+        ]
 
     def latency_ms(self, desc: NetworkDesc) -> float:
         """The median latency alone, for search loops; raises as ``predict`` does."""
-        return self._factor * self._pricing.latency_ms(desc)
+        if self.recalibration is None:
+            return self._pricing.latency_ms(desc)
+        return float(self.latencies_ms(kernel_table([desc]))[0])
 
     def latencies_ms(self, table: KernelTable) -> Floats:
         """The median latencies of many networks at once, of shape (networks,)."""
-        return self._factor * self._pricing.latencies_ms(table)
+        if self.recalibration is None:
+            return self._pricing.latencies_ms(table)
+        return self.recalibration.latencies_ms(self._pricing.terms(table).of_networks)
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order.
@@ -68,12 +99,12 @@ class CostPredictor:
         kernels = self._pricing.kernels(desc)
         if self.recalibration is None:
             return kernels
+        parts = self._pricing.terms(kernel_table([desc])).of_kernels
+        corrected = self.recalibration.latencies_ms(parts).tolist()
         return tuple(
-            replace(kernel, latency_ms=self._factor * kernel.latency_ms) for kernel in kernels
+            replace(kernel, latency_ms=latency_ms)
+            for kernel, latency_ms in zip(kernels, corrected, strict=True)
         )
-
-    def _corrected(self, cost: Cost) -> Cost:
-        return cost if self.recalibration is None else self.recalibration.of(cost)
 
 
 def _pricing(profile: HardwareProfile, confidence: float) -> "Roofline | LearnedPredictor":

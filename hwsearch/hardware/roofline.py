@@ -27,6 +27,7 @@ from hwsearch.bits import LayerBits
 from hwsearch.hardware.cost import Bound, Cost, KernelCost, Prediction, check_confidence
 from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
 from hwsearch.hardware.kernels import KernelDesc, NetworkDesc
+from hwsearch.hardware.latency_parts import LatencyTerms
 from hwsearch.hardware.learned.terms import TERMS, classify
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.rates import (
@@ -100,16 +101,28 @@ class Roofline:
         """The median latency alone, for search loops; raises as ``predict`` does."""
         return self._totals(desc)[0]
 
+    def predict_terms(self, networks: Sequence[NetworkDesc]) -> tuple[list[Cost], LatencyTerms]:
+        """The costs of many networks, with the terms of their latencies."""
+        return self.predict_all(networks), self.terms(kernel_table(networks))
+
     def latencies_ms(self, table: KernelTable) -> Floats:
         """The median latencies of many networks, (networks,)."""
+        return self.terms(table).latency_ms
+
+    def terms(self, table: KernelTable) -> LatencyTerms:
+        """The median latencies of many networks, by term; what is hidden of one is left out."""
         rows = classify(self.profile, table)
-        columns = {term: rows.values[:, at] for at, term in enumerate(TERMS)}
-        compute = columns["compute"] + columns["waste"]
-        memory = columns["input"] + columns["output"] + columns["weight"]
-        longer, shorter = np.maximum(compute, memory), np.minimum(compute, memory)
-        of_row = columns["floor"] + longer + self._unhidden * shorter
-        of_row += columns["conversion"] + columns["activation"]
-        return self.profile.kernels.network_overhead_us / 1e3 + table.per_network(of_row)
+        compute, memory = (
+            [TERMS.index(term) for term in terms]
+            for terms in (("compute", "waste"), ("input", "output", "weight"))
+        )
+        of_term = rows.values.copy()
+        computes = of_term[:, compute].sum(1) >= of_term[:, memory].sum(1)
+        of_term[:, memory] *= np.where(computes, self._unhidden, 1.0)[:, None]
+        of_term[:, compute] *= np.where(computes, 1.0, self._unhidden)[:, None]
+        overhead_ms = self.profile.kernels.network_overhead_us / 1e3
+        latency_ms = overhead_ms + table.per_network(of_term.sum(1))
+        return LatencyTerms(table=table, latency_ms=latency_ms, of_term=of_term)
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order.

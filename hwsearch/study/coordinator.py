@@ -1,7 +1,7 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.asked.effort import BASE_SHARE, TRIAL_SHARE
@@ -105,13 +106,13 @@ class Run:
                 self._hold_to_own_machine()
                 return self._search_and_finalize()
 
-    def go_on(self, measured: Recalibration) -> bool:
+    def go_on(self, measured_ms: Mapping[Candidate, float]) -> bool:
         """Search on after the files were timed, with predictions corrected by that.
 
         The front that was verified stays as it is unless a network is found that may join it.
 
         Args:
-            measured: learned from predictions as they are now.
+            measured_ms: latencies on the target; at least one.
 
         Returns:
             Whether there is a new front, whose files are to be verified.
@@ -120,8 +121,14 @@ class Run:
             RunLockedError, RunInterrupted, TrialsFailedError: as ``execute``.
         """
         bench = self._bench
-        before = bench.predictor.recalibration
-        known = measured if before is None else before.then(measured)
+        timed = bench.predictor.predict_timed(
+            {candidate.id: bench.describe(candidate) for candidate in measured_ms},
+            {candidate.id: latency_ms for candidate, latency_ms in measured_ms.items()},
+        )
+        known = bench.predictor.recalibration or Recalibration(
+            machine_sigma_log=bench.profile.interval.latency_sigma_log
+        )
+        known = known.with_timed(timed)
         with locked(self.folder):
             bench.recalibrate(known)
             self.watcher.note(known.told(bench.profile.name))

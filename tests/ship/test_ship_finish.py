@@ -32,7 +32,7 @@ from hwsearch.report.verified import VerifyFile, read_verified
 from hwsearch.ship import finish, verify
 from hwsearch.ship.export import ExportOptions
 from hwsearch.ship.finish import export_run, ship_run, verify_log, verify_run
-from hwsearch.ship.measured import recalibrated_by
+from hwsearch.ship.measured import measured_latencies
 from hwsearch.ship.run_folder import open_run
 from hwsearch.ship.verify import LEAST_SIGMA_LOG
 from hwsearch.study.trials.progress import Silent
@@ -502,7 +502,7 @@ def test_files_when_really_timed_here_have_latencies(host_run: Path) -> None:
 # -- what was timed against what was predicted ----------------------------------------------------
 
 
-def test_measured_latencies_correct_the_predictions_of_their_run(
+def test_measured_latencies_are_those_of_the_candidates_of_their_run(
     host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [
@@ -514,16 +514,15 @@ def test_measured_latencies_correct_the_predictions_of_their_run(
     ]
     assert {name for name, _ in models} == set(KEYS)
     replace_measure(monkeypatch, FakeMeasure({k: 1.3 * v for k, v in models}))
-    assert recalibrated_by(host_run) is None, "nothing was timed yet"
+    assert measured_latencies(host_run) == {}, "nothing was timed yet"
     ship_run(host_run, pictures, Silent())
-    known = recalibrated_by(host_run)
-    assert known is not None
-    assert known.networks == len(KEYS)
-    assert 1.05 < known.factor < 1.3
+    found = measured_latencies(host_run)
+    assert len(found) == len(KEYS)
+    assert sorted(found.values()) == pytest.approx(sorted(1.3 * value for _, value in models))
 
 
 def test_latencies_of_another_runtime_correct_nothing(
     jetson_run: Path, pictures: DataSet, measured: FakeMeasure
 ) -> None:
     ship_run(jetson_run, pictures, Silent())
-    assert recalibrated_by(jetson_run) is None
+    assert measured_latencies(jetson_run) == {}

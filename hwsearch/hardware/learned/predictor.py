@@ -13,6 +13,7 @@ import numpy as np
 from hwsearch.hardware.cost import Cost, KernelCost, Prediction, check_confidence
 from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
 from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.latency_parts import LatencyTerms
 from hwsearch.hardware.learned.evaluate import (
     Evaluated,
     calibrated_factor,
@@ -57,12 +58,14 @@ class LearnedPredictor:
 
     def predict_all(self, networks: Sequence[NetworkDesc]) -> list[Cost]:
         """The costs of many networks at once, in their order."""
-        if not networks:
-            return []
+        return self.predict_terms(networks)[0] if networks else []
+
+    def predict_terms(self, networks: Sequence[NetworkDesc]) -> tuple[list[Cost], LatencyTerms]:
+        """The same for one network or more, with the terms of their latencies."""
         rows = classify(self.profile, kernel_table(networks), networks)
         latency = self._latency(rows)
         energy = self._energy(rows, latency)
-        return [
+        costs = [
             Cost(
                 latency_ms=self._prediction(latency, at),
                 energy_mj=None if energy is None else self._prediction(energy, at),
@@ -71,6 +74,7 @@ class LearnedPredictor:
             )
             for at, network in enumerate(networks)
         ]
+        return costs, _terms(rows, latency)
 
     def latency_ms(self, desc: NetworkDesc) -> float:
         """The median latency alone."""
@@ -78,7 +82,12 @@ class LearnedPredictor:
 
     def latencies_ms(self, table: KernelTable) -> Floats:
         """The median latencies of many networks, (networks,)."""
-        return self._latency(classify(self.profile, table)).value
+        return self.terms(table).latency_ms
+
+    def terms(self, table: KernelTable) -> LatencyTerms:
+        """The median latencies of many networks, by term."""
+        rows = classify(self.profile, table)
+        return _terms(rows, self._latency(rows))
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order; as ``Roofline.kernels``."""
@@ -133,6 +142,10 @@ class LearnedPredictor:
             confidence=self.confidence,
             extrapolated=bool(evaluated.extrapolated[at]),
         )
+
+
+def _terms(rows: ClassifiedRows, latency: Evaluated) -> LatencyTerms:
+    return LatencyTerms(table=rows.table, latency_ms=latency.value, of_term=latency.of_term)
 
 
 def _calibrated(evaluated: Evaluated, model: FittedModel) -> Evaluated:

@@ -1,6 +1,5 @@
 """The Optuna study of a run: proposals, records and their order. The only truth about trials."""
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,13 +89,13 @@ class StudyStore:
         return _records(self._study.get_trials(deepcopy=False))
 
     def recalibration(self) -> Recalibration | None:
-        """What was learned of this machine before the first trial, if anything was."""
+        """What was learned of this machine so far, if anything was."""
         found = self._study.user_attrs.get(_RECALIBRATION)
-        return None if found is None else Recalibration(**found)
+        return None if found is None else Recalibration.from_json(found)
 
     def set_recalibration(self, recalibration: Recalibration) -> None:
         """Store what was learned, so that a resumed run prices as it did before."""
-        self._study.set_user_attr(_RECALIBRATION, dataclasses.asdict(recalibration))
+        self._study.set_user_attr(_RECALIBRATION, recalibration.to_json())
 
     def backbones(self) -> tuple[str, ...] | None:
         """The backbones that are searched; None before base networks were trained."""
