@@ -166,7 +166,8 @@ class BaseTraining:
         self.model.train()
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
-            while progress.share < 1.0:
+            # Even where the clock leaves no time, one step is taken.
+            while progress.share < 1.0 or progress.done < min(1, steps):
                 rise = min(1.0, (self._done + 1) / self._warm_up)
                 set_rate(self._optimizer, self._peak * rise * rate(progress.share))
                 self._step(*next(self._batches), elastic)

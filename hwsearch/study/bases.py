@@ -49,6 +49,8 @@ _HOPED, _SURE = 0.75, 0.5
 #: Standard errors of a score that are allowed for on either side. Scores share their pictures, so
 #: their difference is less uncertain than either.
 _ERRORS: Final = 0.5
+#: A gain is the difference of two.
+_LEAST_SCORES: Final = 2
 #: A step that teaches narrow networks costs about as much as so many of the whole one.
 _ELASTIC_STEPS: Final = 2.0
 #: A stored outcome serves a time limit that allows at most so much more.
@@ -249,6 +251,8 @@ def _compete(contenders: Sequence[Contender], total: float, guessing: float, wor
         if len(alive) == 1 or round_effort > WHOLE_SHARE * end:
             return
         for one in alive:
+            if one.spent >= round_effort:
+                continue  # a single step took longer than this round
             work.train_whole(one, round_effort)
             score = one.training.score()
             one.scores.append((one.spent, score))
@@ -256,11 +260,11 @@ def _compete(contenders: Sequence[Contender], total: float, guessing: float, wor
                 f"base weights of {one.ref.name} at {one.px} px: {100 * score.accuracy:.1f} % on "
                 "validation pictures so far"
             )
-        if len(alive[0].scores) >= 2:
-            # The least accurate first: whoever beats it is still there.
-            for one in sorted(alive, key=lambda other: other.scores[-1][1].accuracy):
-                rivals = [other for other in alive if other is not one and other.stopped is None]
-                one.stopped = cannot_join(one, rivals, end, guessing)
+        # The least accurate first: whoever beats it is still there.
+        known = [one for one in alive if len(one.scores) >= _LEAST_SCORES]
+        for one in sorted(known, key=lambda other: other.scores[-1][1].accuracy):
+            rivals = [other for other in known if other is not one and other.stopped is None]
+            one.stopped = cannot_join(one, rivals, end, guessing)
         round_effort *= 2
 
 
