@@ -31,8 +31,8 @@ LENGTHS: Final[dict[Effort, Lengths]] = {
 
 #: Of the time that a limit leaves when the pictures are read, what base networks get; of what is
 #: left then, what trials get. The rest goes to finalists and their files.
-BASE_SHARE: Final = 0.55
-TRIAL_SHARE: Final = 0.3
+BASE_SHARE: Final = 0.6
+TRIAL_SHARE: Final = 0.25
 #: Finalists under a time limit: at most so many; fewer, but not below the least, where each would
 #: see the pictures fewer times than this. In 8 minutes on CIFAR-10 with 4 passes for each of
 #: eleven, pruned networks lost 3 points to those of a plain script that got 25.
