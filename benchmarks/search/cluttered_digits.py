@@ -1,4 +1,4 @@
-"""An image folder on which larger networks are better: real digits in cluttered scenes.
+"""An image folder whose pictures are not all signal: real digits in cluttered scenes.
 
 ::
 
