@@ -1,4 +1,4 @@
-"""An image folder on which larger networks are better: real digits in cluttered scenes.
+"""An image folder whose pictures are not all signal: real digits in cluttered scenes.
 
 ::
 
@@ -9,7 +9,8 @@ scene among fragments of other digits, 64 px; after the cluttered MNIST of Mnih 
 (arXiv:1406.6247). The digits of the held-out scenes, their fragments included, are none of those of
 the training scenes, and each class has as many scenes as any other. All follows from the seed.
 
-Digits are not to be mirrored: ``--set flip=false`` of a run, since these are coloured.
+Digits are not to be mirrored, which a run takes coloured pictures to be: ``--set flip=false``, and
+``--no-flip`` of ``end_to_end.py``.
 """
 
 import argparse
