@@ -107,7 +107,11 @@ class StudyStore:
         self._study.set_user_attr(_BACKBONES, list(names))
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
-        """Have these tried first, if nothing was tried yet."""
+        """Have these tried early, if nothing was tried yet.
+
+        Every second trial is one of them, so that however soon a run ends, half of its trials are
+        the sampler's own.
+        """
         if self._study.get_trials(deepcopy=False):
             return
         first = {name: options[0] for name, options in self._choices.items()}
@@ -123,10 +127,10 @@ class StudyStore:
         number = sum(_RECORD in t.user_attrs for t in self._study.get_trials(deepcopy=False))
         queue = self._study.user_attrs.get(_QUEUE, [])
         # One at a time: Optuna's own queue would put the trial that a kill ended behind the others.
-        if number < len(queue) and not self._study.get_trials(
-            deepcopy=False, states=(TrialState.WAITING,)
-        ):
-            self._study.enqueue_trial(queue[number])
+        at, queued = divmod(number, 2)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if queued and at < len(queue) and not waiting:
+            self._study.enqueue_trial(queue[at])
         self._study.sampler = self._sampler(derived_seed(self._seed, "sampler", number))
         trial = self._study.ask()
         choices: dict[str, Choice] = {}
