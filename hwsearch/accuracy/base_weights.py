@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hwsearch.accuracy.cached_network import locked, store
 from hwsearch.accuracy.data.dataset import DataSet
+from hwsearch.accuracy.pretrained import tune_pretrained
 from hwsearch.accuracy.training import Recipe, Score, evaluate, reestimate_batch_norm, train
 from hwsearch.errors import BackboneError, HostError
 from hwsearch.files import cache_folder
@@ -38,10 +39,7 @@ Source = Literal["trained", "pretrained", "file"]
 OnStep = Callable[[int, int], None]
 
 #: Part of every key; grows when training gives other weights from the same recipe.
-RECIPE_VERSION: Final = 1
-
-#: Weights that know something are tuned more gently than random ones.
-_FINE_TUNING_RATE: Final = 0.2
+RECIPE_VERSION: Final = 2
 
 #: What timm's own loader reads from a repository when no other name is given.
 _HUB_FILE: Final = "model.safetensors"
@@ -113,8 +111,8 @@ def base_network(
         ref: which network; its classes are those of the data.
         data: is trained on and scored with.
         px: side at which the network takes its pictures.
-        recipe: of the training; its seed also makes the random weights. Fine-tuning runs at a
-            fifth of its learning rate.
+        recipe: of the training; its seed also makes the random weights. What starts from other
+            weights is tuned as ``pretrained`` says.
         weights: "scratch" starts from random weights; "pretrained" from timm's, found in the
             local Hugging Face cache; "auto" from those if they are there and fit, otherwise from
             random ones; a path from a safetensors file, whose classifier is left aside when it
@@ -207,11 +205,13 @@ def _trained(
     source: Source = "trained"
     if start.path is not None and _load(model, ref, px, start):
         source = start.source
-        rate = recipe.learning_rate * _FINE_TUNING_RATE
-        recipe = dataclasses.replace(recipe, learning_rate=rate)
     began_s = time.monotonic()
-    train(model, data, px, recipe, on_step=on_step)
-    reestimate_batch_norm(model, data, px, batch_size=recipe.batch_size)
+    if source == "trained":
+        train(model, data, px, recipe, on_step=on_step)
+        reestimate_batch_norm(model, data, px, batch_size=recipe.batch_size)
+    else:
+        layers = _classifiers(model, ref, px)
+        tune_pretrained(model, data, px, recipe, classifiers=layers, on_step=on_step)
     train_s = time.monotonic() - began_s
     validation = evaluate(model, data.validation, data, px)
     about = {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import nn
 from hwsearch.accuracy import base_weights
 from hwsearch.accuracy.base_weights import BaseNetwork, OnStep, base_network
 from hwsearch.accuracy.data.dataset import Augmentation, DataSet, Split, make_data_set
+from hwsearch.accuracy.pretrained import tune_pretrained
 from hwsearch.accuracy.training import Recipe, evaluate, train
 from hwsearch.errors import BackboneError, HostError
 from hwsearch.files import write_atomically
@@ -73,25 +75,40 @@ def flipped(data: DataSet) -> DataSet:
 class Counter:
     """Trains nothing of its own: counts, remembers the recipe, and hands on."""
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def __init__(self, train: Callable[..., object] = train, delay_s: float = 0.0) -> None:
         self.train = train
         self.recipes: list[Recipe] = []
         self.first_weights: list[torch.Tensor] = []
         self.delay_s = delay_s
 
     def __call__(
-        self, model: nn.Module, data: DataSet, px: int, recipe: Recipe, *, on_step: OnStep | None
+        self,
+        model: nn.Module,
+        data: DataSet,
+        px: int,
+        recipe: Recipe,
+        *,
+        on_step: OnStep | None,
+        **more: Any,  # noqa: ANN401 - of the training
     ) -> None:
         self.recipes.append(recipe)
         self.first_weights.append(next(model.parameters()).detach().clone())
         time.sleep(self.delay_s)
-        self.train(model, data, px, recipe, on_step=on_step)
+        self.train(model, data, px, recipe, on_step=on_step, **more)
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counter = Counter()
     monkeypatch.setattr(base_weights, "train", counter)
+    return counter
+
+
+@pytest.fixture
+def tunings(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Of what starts from weights."""
+    counter = Counter(tune_pretrained)
+    monkeypatch.setattr(base_weights, "tune_pretrained", counter)
     return counter
 
 
@@ -343,32 +360,32 @@ def test_write_atomically_replaces_all_or_nothing(
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_own_file_starts_the_training_at_a_fifth_of_the_rate(
-    trainings: Counter, own_factory: Path
+def test_own_file_is_tuned_from_its_weights_and_not_trained(
+    trainings: Counter, tunings: Counter, own_factory: Path
 ) -> None:
     weights = own_factory / "mine.safetensors"
     start = build(dataclasses.replace(OWN, classes=5), PX, seed=9)
     safetensors.torch.save_file(start.state_dict(), weights)
     base = get(weights=weights)
     assert base.source == "file"
-    assert trainings.recipes[0].learning_rate == pytest.approx(RECIPE.learning_rate / 5)
-    assert torch.equal(trainings.first_weights[0], start.get_parameter("0.weight"))
+    assert (trainings.recipes, tunings.recipes) == ([], [RECIPE])
+    assert torch.equal(tunings.first_weights[0], start.get_parameter("0.weight"))
     assert base.key != get(weights="scratch").key
     moved = own_factory / "moved.safetensors"
     shutil.copy(weights, moved)
     assert get(weights=moved).cached  # what is in the file counts, not where it lies
 
 
-def test_timm_file_with_other_classes_loads(trainings: Counter, own_factory: Path) -> None:
+def test_timm_file_with_other_classes_loads(tunings: Counter, own_factory: Path) -> None:
     weights = own_factory / "timm.safetensors"
     state = timm_file(weights, classes=7)
     base = get(ref=TIMM, weights=weights, px=16)
     assert base.source == "file"
-    assert torch.equal(trainings.first_weights[0], state["conv_stem.weight"])
+    assert torch.equal(tunings.first_weights[0], state["conv_stem.weight"])
     assert base.model.get_parameter("classifier.weight").shape[0] == 3
 
 
-def test_vit_file_of_another_size_is_resampled(trainings: Counter, own_factory: Path) -> None:
+def test_vit_file_of_another_size_is_resampled(tunings: Counter, own_factory: Path) -> None:
     weights = own_factory / "vit.safetensors"
     small: dict[str, Any] = {"embed_dim": 24, "depth": 1, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=4, **small)
@@ -411,11 +428,11 @@ def test_file_that_is_none_or_no_safetensors_is_refused(
         get(weights=weights)
 
 
-def test_pretrained_weights_are_found_in_the_local_cache(trainings: Counter, hub: Path) -> None:
+def test_pretrained_weights_are_found_in_the_local_cache(tunings: Counter, hub: Path) -> None:
     state = into_hub(hub)
     base = get(ref=TIMM, weights="pretrained", px=16)
     assert base.source == "pretrained"
-    assert torch.equal(trainings.first_weights[0], state["conv_stem.weight"])
+    assert torch.equal(tunings.first_weights[0], state["conv_stem.weight"])
     automatic = get(ref=TIMM, weights="auto", px=16)
     assert automatic.cached
     assert automatic.key == base.key
