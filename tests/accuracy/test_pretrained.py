@@ -199,7 +199,7 @@ def test_tuned_network_is_kept_where_it_is_not_worse(
 
 def test_base_is_never_below_the_probe(weights: dict[str, Tensor], others: DataSet) -> None:
     model = make_pretrained(weights)
-    tuning = tune(model, others, dataclasses.replace(RECIPE, learning_rate=100.0))
+    tuning = tune(model, others, dataclasses.replace(RECIPE, learning_rate=5.0))
     assert tuning.tuned.correct < tuning.probe.correct
     assert tuning.kept == tuning.probe
     assert evaluate(model, others.validation, others, DIGITS_PX) == tuning.probe
@@ -238,7 +238,7 @@ def test_network_without_batch_norm_is_tuned_too() -> None:
 
 
 def test_rates_grow_from_a_tenth_at_the_first_layer_to_the_last() -> None:
-    groups = pretrained._groups(make_model())
+    groups = pretrained.layer_groups(make_model())
     shares = [group["share"] for group in groups]
     assert [len(group["params"]) for group in groups] == [1] * 5  # convolution, norm, classifier
     assert shares == pytest.approx([0.1, 0.1**0.5, 0.1**0.5, 1.0, 1.0])
