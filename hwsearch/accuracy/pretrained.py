@@ -164,10 +164,10 @@ def linear_probe(model: nn.Module, data: DataSet, px: int, *, classifiers: froze
 
     layer = _linear_layer(model, classifiers)
     model.eval()
-    some = _first(data.train, PROBE_PICTURES)
-    features, labels = _features(model, layer, some, data, px), some.labels
-    if data.augmentation.flip and 2 * len(some) <= PROBE_PICTURES:
-        mirrored = _features(model, layer, some, data, px, mirror=True)
+    pictures = _first(data.train, PROBE_PICTURES)
+    features, labels = _features(model, layer, pictures, data, px), pictures.labels
+    if data.augmentation.flip and 2 * len(pictures) <= PROBE_PICTURES:
+        mirrored = _features(model, layer, pictures, data, px, mirror=True)
         features, labels = torch.cat([features, mirrored]), torch.cat([labels, labels])
     held_out = _features(model, layer, data.validation, data, px)
     scale = float(features.std()) or 1.0
@@ -180,16 +180,20 @@ def linear_probe(model: nn.Module, data: DataSet, px: int, *, classifiers: froze
             regression.fit((features / scale).numpy(), labels.numpy())
         weight, bias = _classifier_of(regression, data.classes)
         weight = weight / scale
-        answers = (held_out @ weight.T + bias).argmax(1)
-        correct = int((answers == data.validation.labels).sum())
+        # In the batches of a score, so that the network gives the very same answers.
+        outputs = [
+            nn.functional.linear(some, weight, bias) for some in torch.split(held_out, _BATCH)
+        ]
+        correct = int((torch.cat(outputs).argmax(1) == data.validation.labels).sum())
         if best is None or correct > best[0]:
             best = correct, weight, bias
     assert best is not None
-    _, weight, bias = best
+    correct, weight, bias = best
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
-    return Probe(weight=weight, bias=bias, validation=evaluate(model, data.validation, data, px))
+    validation = Score(correct=correct, total=len(data.validation))
+    return Probe(weight=weight, bias=bias, validation=validation)
 
 
 def anchor_batch_norm(model: nn.Module, data: DataSet, px: int) -> None:
