@@ -4,6 +4,9 @@ At first the whole network alone is trained, at a constant rate, for as long as 
 compete meanwhile, and whoever is left goes on from where it is. Then the rate falls to zero, and
 the narrow networks inside are taught (``elastic``). On pictures of CIFAR-10 the whole network loses
 nothing by that, and its narrow forms need no fine-tuning (``benchmarks/training/elastic.py``).
+
+A network that starts from pretrained weights is tuned as ``pretrained`` says, by the same clock; no
+narrow networks are taught then, and it never ends below its linear probe.
 """
 
 import copy
@@ -18,6 +21,14 @@ from torch import Tensor, nn
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.elastic import ElasticNetwork, Importance, Widths
+from hwsearch.accuracy.pretrained import (
+    RATE,
+    Probe,
+    anchor_batch_norm,
+    layer_groups,
+    start_from_probe,
+    train_with_frozen_statistics,
+)
 from hwsearch.accuracy.training import (
     Progress,
     Recipe,
@@ -56,9 +67,16 @@ class BaseTraining:
         data: whose training split is used.
         recipe: batch size, rate and seed; its steps are those of a whole training, by which the
             warm-up is bounded.
+        classifiers: paths of the layers that make the output of a network with pretrained weights;
+            None where the weights are random.
+
+    Raises:
+        BackboneError: pretrained weights give no finite features, or the classifier is not one
+            linear layer.
 
     Attributes:
         model: in evaluation mode between calls.
+        probe: the linear probe that pretrained weights start from; None where they are random.
         importance: the order of channels that the narrow networks were taught in; None before
             ``anneal``, and where no narrow network was.
         train_s: seconds of training so far.
@@ -66,7 +84,13 @@ class BaseTraining:
     """
 
     def __init__(
-        self, model: nn.Module, blueprint: Blueprint, data: DataSet, recipe: Recipe
+        self,
+        model: nn.Module,
+        blueprint: Blueprint,
+        data: DataSet,
+        recipe: Recipe,
+        *,
+        classifiers: frozenset[str] | None = None,
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last).eval()
         self.importance: Importance | None = None
@@ -74,7 +98,14 @@ class BaseTraining:
         self.step_s: float | None = None
         self._blueprint, self._data, self._recipe = blueprint, data, recipe
         self._px = blueprint.trace.input_px
-        self._optimizer, self._peak = make_optimizer(model, recipe.learning_rate)
+        self.probe: Probe | None = None
+        if classifiers is None:
+            self._optimizer, self._peak = make_optimizer(model, recipe.learning_rate)
+        else:
+            self.probe = start_from_probe(model, data, self._px, classifiers=classifiers)
+            self._frozen = copy.deepcopy(model.state_dict())
+            self._optimizer = torch.optim.AdamW(layer_groups(model), lr=0.0)
+            self._peak = RATE * recipe.learning_rate
         self._batches = training_batches(data, self._px, recipe)
         self._warm_up = max(1, min(_WARM_UP_STEPS, round(0.1 * recipe.steps)))
         self._done = 0
@@ -121,12 +152,14 @@ class BaseTraining:
             BackboneError: the loss is not finite.
         """
         begin = time.monotonic()
-        elastic = None if widths is None else self._elastic(widths)
+        elastic = None
+        if widths is not None and self.probe is None:
+            elastic = self._elastic(widths)
         if seconds is not None:
             seconds -= time.monotonic() - begin
         fall = lambda share: 0.5 * (1 + math.cos(math.pi * share))  # noqa: E731
         self._train(steps, seconds, fall, elastic, on_step)
-        reestimate_batch_norm(self.model, self._data, self._px, batch_size=self._recipe.batch_size)
+        self._settle()
 
     def score(self) -> Score:
         """Validation score of the weights averaged over the last steps.
@@ -135,10 +168,25 @@ class BaseTraining:
         would if the training were annealed here.
         """
         if self._averaged is None:
-            return evaluate(self.model, self._data.at(self._px).validation, self._data)
+            return self._validation(self.model)
         model = copy.deepcopy(self._averaged)
-        reestimate_batch_norm(model, self._data, self._px, batch_size=self._recipe.batch_size)
+        if self.probe is None:
+            reestimate_batch_norm(model, self._data, self._px, batch_size=self._recipe.batch_size)
+        return self._validation(model)
+
+    def _validation(self, model: nn.Module) -> Score:
         return evaluate(model, self._data.at(self._px).validation, self._data)
+
+    def _settle(self) -> None:
+        """Bring the statistics of batch norm up to date; keep the probe where tuning lost by it."""
+        if self.probe is None:
+            reestimate_batch_norm(
+                self.model, self._data, self._px, batch_size=self._recipe.batch_size
+            )
+            return
+        anchor_batch_norm(self.model, self._data, self._px)
+        if self._validation(self.model).correct < self.probe.validation.correct:
+            self.model.load_state_dict(self._frozen)
 
     def _elastic(self, widths: Widths) -> ElasticNetwork | None:
         if widths.ratios[-1] == 0.0 or not self._blueprint.graph.groups:
@@ -163,7 +211,10 @@ class BaseTraining:
     ) -> None:
         progress = Progress(steps, seconds)
         begin = time.monotonic()
-        self.model.train()
+        if self.probe is None:
+            self.model.train()
+        else:
+            train_with_frozen_statistics(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
             # Even where the clock leaves no time, one step is taken.

@@ -42,9 +42,6 @@ OnStep = Callable[[int, int], None]
 #: Part of every key; grows when training gives other weights from the same recipe.
 RECIPE_VERSION: Final = 2
 
-#: Weights that know something are tuned more gently than random ones.
-_FINE_TUNING_RATE: Final = 0.2
-
 #: What timm's own loader reads from a repository when no other name is given.
 _HUB_FILE: Final = "model.safetensors"
 
@@ -122,8 +119,8 @@ def base_network(
         ref: which network; its classes are those of the data.
         data: is trained on and scored with.
         px: side at which the network takes its pictures.
-        recipe: of the training; its seed also makes the random weights. Fine-tuning runs at a
-            fifth of its learning rate.
+        recipe: of the training; its seed also makes the random weights. What starts from other
+            weights is tuned as ``pretrained`` says.
         weights: "scratch" starts from random weights; "pretrained" from timm's, found in the
             local Hugging Face cache; "auto" from those if they are there and fit, otherwise from
             random ones; a path from a safetensors file, whose classifier is left aside when it
@@ -273,9 +270,9 @@ def _begun(
     source: Source = "trained"
     if start.path is not None and _load(model, ref, px, start):
         source = start.source
-        rate = recipe.learning_rate * _FINE_TUNING_RATE
-        recipe = dataclasses.replace(recipe, learning_rate=rate)
-    return BaseTraining(model, make_blueprint(ref, px), data, recipe), source
+    known = None if source == "trained" else _classifiers(model, ref, px)
+    blueprint = make_blueprint(ref, px)
+    return BaseTraining(model, blueprint, data, recipe, classifiers=known), source
 
 
 def _kept(

@@ -252,9 +252,9 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameters."""
+    """Set the learning rate of all parameters; a group with a ``share`` gets that of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float) -> tuple[torch.optim.Optimizer, float]:

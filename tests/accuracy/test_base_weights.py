@@ -88,20 +88,32 @@ def flipped(data: DataSet) -> DataSet:
 
 
 class Counter:
-    """Trains nothing of its own: counts, remembers the recipe, and hands on."""
+    """Trains nothing of its own: counts, remembers the recipe, and hands on.
+
+    Attributes:
+        recipes: of what starts from random weights.
+        tunings: of what starts from others.
+    """
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.recipes: list[Recipe] = []
+        self.tunings: list[Recipe] = []
         self.first_weights: list[torch.Tensor] = []
         self.delay_s = delay_s
 
     def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: DataSet, recipe: Recipe
+        self,
+        model: nn.Module,
+        blueprint: Blueprint,
+        data: DataSet,
+        recipe: Recipe,
+        *,
+        classifiers: frozenset[str] | None,
     ) -> BaseTraining:
-        self.recipes.append(recipe)
+        (self.recipes if classifiers is None else self.tunings).append(recipe)
         self.first_weights.append(next(model.parameters()).detach().clone())
         time.sleep(self.delay_s)
-        return BaseTraining(model, blueprint, data, recipe)
+        return BaseTraining(model, blueprint, data, recipe, classifiers=classifiers)
 
 
 @pytest.fixture
@@ -304,10 +316,10 @@ from hwsearch.accuracy import base_weights
 mark, seconds = Path(sys.argv[1]), float(sys.argv[2])
 begin = base_weights.BaseTraining
 
-def slow(*arguments):
+def slow(*arguments, **more):
     mark.touch()
     time.sleep(seconds)
-    return begin(*arguments)
+    return begin(*arguments, **more)
 
 base_weights.BaseTraining = slow
 print(tests.get().cached)
@@ -372,7 +384,7 @@ def test_write_atomically_replaces_all_or_nothing(
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_own_file_starts_the_training_at_a_fifth_of_the_rate(
+def test_own_file_is_tuned_from_its_weights_and_not_trained(
     trainings: Counter, own_factory: Path
 ) -> None:
     weights = own_factory / "mine.safetensors"
@@ -380,7 +392,7 @@ def test_own_file_starts_the_training_at_a_fifth_of_the_rate(
     safetensors.torch.save_file(start.state_dict(), weights)
     base = get(weights=weights)
     assert base.source == "file"
-    assert trainings.recipes[0].learning_rate == pytest.approx(RECIPE.learning_rate / 5)
+    assert (trainings.recipes, trainings.tunings) == ([], [RECIPE])
     assert torch.equal(trainings.first_weights[0], start.get_parameter("0.weight"))
     assert base.key != get(weights="scratch").key
     moved = own_factory / "moved.safetensors"
