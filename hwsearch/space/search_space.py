@@ -169,10 +169,13 @@ class Pruning(_FileModel):
 class Training(_FileModel):
     """Lengths of training in optimizer steps; the command line may change them.
 
+    The effort of a run may ask for more of base networks and finalists, and under a time limit the
+    clock decides how long those are trained.
+
     Attributes:
-        base_steps: the dense network, once for each backbone and input size.
+        base_steps: the base network, at least, once for each backbone.
         rung_steps: the two rungs of the ladder, a few tens and about a hundred.
-        final_steps: each network of the front before it is exported.
+        final_steps: each finalist before it is exported, at least.
         batch_size: pictures in each step.
     """
 
