@@ -154,6 +154,14 @@ def base_network(
         return _kept(path, training, source, ref, data, px, recipe)
 
 
+def start_identity(ref: BackboneRef, weights: WeightsPolicy | Path, *, download: bool) -> str:
+    """What tells the weights apart that training may start from.
+
+    Arguments and errors are those of ``base_network``.
+    """
+    return _start(ref, weights, download=download).identity()
+
+
 def begin_training(
     ref: BackboneRef,
     data: DataSet,

@@ -26,7 +26,7 @@ from hwsearch.study.asked.admission import admission
 from hwsearch.study.asked.effort import BASE_SHARE, TRIAL_SHARE
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked
-from hwsearch.study.bases import prepare_bases
+from hwsearch.study.bases import base_names, prepare_bases
 from hwsearch.study.candidates.pricing import KnobPricer
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.final_round import FinalRound
@@ -54,6 +54,8 @@ _EXHAUSTED: Final = 60
 #: A run goes on after its files were timed if so much of its limit is left, and at least so long.
 _GOES_ON_SHARE: Final = 0.1
 _GOES_ON_S: Final = 20.0
+#: However short a time limit is, so many are tried until one of them is trained.
+_LEAST_TRIALS: Final = 5
 #: Failed trials that are tolerated, beside a fifth of all.
 _TOLERATED_FAILURES: Final = 3
 
@@ -202,12 +204,12 @@ class Run:
 
     def _train_bases(self, left_s: float | None) -> None:
         """Train the base networks; backbones that stop are left out of the space from then on."""
-        bench, chosen = self._bench, self._store.backbones()
+        bench = self._bench
         with bench.timed("base weights"):
             outcome = prepare_bases(
                 bench,
                 None if left_s is None else BASE_SHARE * left_s,
-                only=chosen,
+                chosen=self._store.bases(),
                 on_phase=self.watcher.phase,
                 on_step=self.watcher.step,
             )
@@ -222,7 +224,7 @@ class Run:
         self._space = space.model_copy(
             update={"backbones": tuple(one for one in space.backbones if one.name in names)}
         )
-        self._store.set_backbones(sorted(names))
+        self._store.set_bases(base_names(outcome))
         self._open_store()
 
     def _search_on(self) -> bool:
@@ -364,7 +366,7 @@ class Run:
         if self.checked.settings.time_limit_s is None:
             return False
         trained = [record.train_s for record in records if record.train_s > 0]
-        if not trained and self._limit_left_s() > 0:
+        if not trained and (self._limit_left_s() > 0 or len(records) < _LEAST_TRIALS):
             return False  # a front needs one
         return self._spent_s() + max(trained[-10:], default=0.0) > self._trials_end_s
 

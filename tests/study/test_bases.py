@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from safetensors.torch import save_file
 from study_fixtures import make_bench, make_knobs, make_space
 from tiny_network import OWN, PX
 
 from hwsearch.accuracy.base_training import BaseTraining
 from hwsearch.accuracy.training import Score
 from hwsearch.files import cache_folder
-from hwsearch.nets.backbone import BackboneRef
+from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.study import bases
-from hwsearch.study.bases import Contender, Level, Outcome, cannot_join, prepare_bases
+from hwsearch.study.bases import (
+    Contender,
+    Level,
+    Outcome,
+    base_names,
+    cannot_join,
+    prepare_bases,
+)
 from hwsearch.study.candidates.workbench import Workbench
 
 GUESSING = 0.1
@@ -154,13 +162,42 @@ def test_prepare_when_a_stored_outcome_is_corrupt_trains_again(
     assert len(told) == 2 * before
 
 
-def test_prepare_when_a_run_goes_on_keeps_the_backbones_that_it_chose(
+def test_prepare_when_a_run_goes_on_reads_the_networks_that_it_chose(
     two: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored(monkeypatch, {OWN: 40, SECOND: 90})
-    outcome = prepare(two, only=(OWN,))
-    assert [ref.name for ref, _ in outcome.bases] == [OWN]
-    assert list(outcome.stopped) == [SECOND]
+    told = scored(monkeypatch, {OWN: 40, SECOND: 90})
+    chosen = base_names(prepare(two, 0.4))
+    before = len(told)
+    again = prepare(two, 0.01, chosen=chosen)
+    assert base_names(again) == chosen
+    assert [base.cached for base in again.bases.values()] == [True]
+    assert again.stopped == {OWN: "it was left out before"}
+    for path in (cache_folder() / "base").glob("*.safetensors"):
+        path.unlink()
+    lost = prepare(two, 0.01, chosen=chosen)
+    assert [ref.name for ref, _ in lost.bases] == [SECOND], "what was chosen does not compete again"
+    assert len(told) == before
+
+
+def test_prepare_when_the_weights_file_changed_trains_again(
+    two: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = scored(monkeypatch, {OWN: 90, SECOND: 90})
+    prepare(two)
+    before = len(told)
+    state = {
+        name: t.contiguous()
+        for name, t in build(two.base_of(make_knobs())[0], PX).state_dict().items()
+    }
+    monkeypatch.setattr(Workbench, "weights_of", lambda _self, _ref: tmp_path / "start.safetensors")
+    for factor in (1.0, 2.0):
+        save_file(
+            {n: factor * t if t.is_floating_point() else t for n, t in state.items()},
+            tmp_path / "start.safetensors",
+        )
+        prepare(two)
+        assert len(told) > before
+        before = len(told)
 
 
 def test_prepare_when_the_clock_decides_serves_a_limit_that_is_no_longer(
@@ -191,7 +228,7 @@ def test_prepare_when_no_budget_admits_a_backbone_spends_nothing_on_it(
 def test_levels_are_the_forms_that_the_budget_admits() -> None:
     bench = make_bench()
     every = bases._levels(bench, make_knobs())
-    assert {level.lost for level in every} == {0.0, 0.06, 0.10}
+    assert {level.lost for level in every} == {0.0, 0.08, 0.12}
     assert len(every) == len(set(every))
     dense = max(level.costs[0] for level in every)
     cheap = min(level.costs[0] for level in every)

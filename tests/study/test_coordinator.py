@@ -259,7 +259,8 @@ def test_execute_when_a_time_limit_ends_it_reports_a_front(tmp_path: Path, limit
     front = make_run(tmp_path / "run", listener, time_limit_s=limit_s, trials=None).execute()
     assert rows(tmp_path / "run")
     assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
-    assert listener.notes[0].startswith(f"plan ({limit_s:.0f}s left of the limit): ")
+    assert listener.notes[0].startswith("plan (")
+    assert "left of the limit): " in listener.notes[0]
     assert len(listener.deadlines) == 1
 
 

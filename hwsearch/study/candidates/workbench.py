@@ -13,7 +13,7 @@ from typing import Final
 
 from torch import nn
 
-from hwsearch.accuracy.base_weights import BaseNetwork, base_network
+from hwsearch.accuracy.base_weights import BaseNetwork, WeightsPolicy, base_network
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.elastic import Importance, Widths
 from hwsearch.accuracy.ladder import Plan
@@ -295,14 +295,18 @@ class Workbench:
             seed=derived_seed(self.settings.seed, "base"),
         )
 
-    def _base(self, ref: BackboneRef, px: int) -> BaseNetwork:
+    def weights_of(self, ref: BackboneRef) -> WeightsPolicy | Path:
+        """Where the base weights of a backbone start."""
         path = self.settings.space.backbone(ref.name).weights
+        return self.settings.weights if path is None else Path(path)
+
+    def _base(self, ref: BackboneRef, px: int) -> BaseNetwork:
         return base_network(
             ref,
             self.data,
             px,
             self.base_recipe,
-            weights=self.settings.weights if path is None else Path(path),
+            weights=self.weights_of(ref),
             download=self.settings.download,
             widths=self.widths,
             on_step=self._on_step,

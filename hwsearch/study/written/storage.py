@@ -1,7 +1,7 @@
 """The Optuna study of a run: proposals, records and their order. The only truth about trials."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -39,7 +39,7 @@ ProposedTrial = optuna.Trial
 
 _RECORD, _FINAL, _FINGERPRINT, _QUEUE = "record", "final:", "fingerprint", "queue"
 _RECALIBRATION: Final = "recalibration"
-_BACKBONES: Final = "backbones"
+_BASES: Final = "bases"
 _NAME: Final = "hwsearch"
 
 
@@ -97,14 +97,14 @@ class StudyStore:
         """Store what was learned, so that a resumed run prices as it did before."""
         self._study.set_user_attr(_RECALIBRATION, recalibration.to_json())
 
-    def backbones(self) -> tuple[str, ...] | None:
-        """The backbones that are searched; None before base networks were trained."""
-        found = self._study.user_attrs.get(_BACKBONES)
-        return None if found is None else tuple(found)
+    def bases(self) -> dict[str, str] | None:
+        """Keys of the base networks by name; None before they were trained."""
+        found = self._study.user_attrs.get(_BASES)
+        return None if found is None else dict(found)
 
-    def set_backbones(self, names: Sequence[str]) -> None:
-        """Store which backbones are searched, so that a resumed run searches the same ones."""
-        self._study.set_user_attr(_BACKBONES, list(names))
+    def set_bases(self, keys: Mapping[str, str]) -> None:
+        """Store which base networks are searched, so that a resumed run goes on with the same."""
+        self._study.set_user_attr(_BASES, dict(keys))
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried early, if nothing was tried yet.
