@@ -79,6 +79,7 @@ class BaseTraining:
         probe: the linear probe that pretrained weights start from; None where they are random.
         importance: the order of channels that the narrow networks were taught in; None before
             ``anneal``, and where no narrow network was.
+        steps: optimizer steps so far.
         train_s: seconds of training so far.
         step_s: seconds of a step of the whole network alone; None before the first ones.
     """
@@ -108,7 +109,7 @@ class BaseTraining:
             self._peak = RATE * recipe.learning_rate
         self._batches = training_batches(data, self._px, recipe)
         self._warm_up = max(1, min(_WARM_UP_STEPS, round(0.1 * recipe.steps)))
-        self._done = 0
+        self.steps = 0
         self._averaged: nn.Module | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -127,10 +128,10 @@ class BaseTraining:
         Raises:
             BackboneError: the loss is not finite.
         """
-        before_s, before = self.train_s, self._done
+        before_s, before = self.train_s, self.steps
         self._train(steps, seconds, lambda _: 1.0, None, on_step)
-        if self._done > before:
-            self.step_s = (self.train_s - before_s) / (self._done - before)
+        if self.steps > before:
+            self.step_s = (self.train_s - before_s) / (self.steps - before)
 
     def anneal(
         self,
@@ -219,7 +220,7 @@ class BaseTraining:
             torch.set_rng_state(self._random_state)
             # Even where the clock leaves no time, one step is taken.
             while progress.share < 1.0 or progress.done < min(1, steps):
-                rise = min(1.0, (self._done + 1) / self._warm_up)
+                rise = min(1.0, (self.steps + 1) / self._warm_up)
                 set_rate(self._optimizer, self._peak * rise * rate(progress.share))
                 self._step(*next(self._batches), elastic)
                 progress.done += 1
@@ -236,15 +237,15 @@ class BaseTraining:
         if elastic is not None:
             elastic.teach(images, outputs)
         take_step(self.model, self._optimizer)
-        self._done += 1
-        if elastic is None and self._done % _AVERAGE_EVERY == 0:
+        self.steps += 1
+        if elastic is None and self.steps % _AVERAGE_EVERY == 0:
             self._average()
 
     def _average(self) -> None:
         """Move the averaged weights towards the present ones, by the steps that count."""
         if self._averaged is None:
             self._averaged = copy.deepcopy(self.model)
-        share = min(1.0, _AVERAGE_EVERY / max(1.0, _AVERAGED_SHARE * self._done))
+        share = min(1.0, _AVERAGE_EVERY / max(1.0, _AVERAGED_SHARE * self.steps))
         with torch.no_grad():
             for mean, now in zip(self._averaged.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(now, share)

@@ -62,6 +62,7 @@ class BaseNetwork:
         cached: whether it was read rather than trained.
         validation: score on the validation split.
         train_s: how long the training took, whenever that was.
+        steps: optimizer steps of it.
         importance: of each channel of each group, the order in which the narrow networks inside
             were taught; None where none were.
     """
@@ -72,6 +73,7 @@ class BaseNetwork:
     cached: bool
     validation: Score
     train_s: float
+    steps: int
     importance: Importance | None = None
 
 
@@ -242,6 +244,7 @@ def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | Non
             stored = json.loads(file.metadata()["hwsearch"])
         validation = Score(correct=stored["correct"], total=stored["total"])
         source, train_s = stored["source"], float(stored["train_s"])
+        steps = int(stored["steps"])
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -267,6 +270,7 @@ def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | Non
         cached=True,
         validation=validation,
         train_s=train_s,
+        steps=steps,
         importance=importance or None,
     )
 
@@ -299,6 +303,7 @@ def _kept(
         "total": validation.total,
         "source": source,
         "train_s": round(training.train_s, 3),
+        "steps": training.steps,
     }
     # Copied one by one: the format takes neither channels-last nor shared storage.
     state = {

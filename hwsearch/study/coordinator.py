@@ -1,13 +1,14 @@
 """A whole run: the only writer of its folder, from settings to a reported front."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hwsearch.accuracy.base_weights import BaseNetwork
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.errors import (
     BackboneError,
@@ -23,7 +24,7 @@ from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.asked.admission import admission
-from hwsearch.study.asked.effort import BASE_SHARE, TRIAL_SHARE
+from hwsearch.study.asked.effort import BASE_SHARE, LEAST_BASE_PASSES, TRIAL_SHARE
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.bases import base_names, prepare_bases
@@ -214,10 +215,11 @@ class Run:
                 on_step=self.watcher.step,
             )
         bench.adopt(outcome.bases)
-        self._left_out = tuple(
-            f"{name} is not searched: {why}" for name, why in outcome.stopped.items()
+        self._base_notes = (
+            *self._thin(outcome.bases.values()),
+            *(f"{name} is not searched: {why}" for name, why in outcome.stopped.items()),
         )
-        for text in self._left_out:
+        for text in self._base_notes:
             self.watcher.note(text)
         names = {ref.name for ref, _ in outcome.bases}
         space = self.checked.settings.space
@@ -226,6 +228,19 @@ class Run:
         )
         self._store.set_bases(base_names(outcome))
         self._open_store()
+
+    def _thin(self, bases: Iterable[BaseNetwork]) -> list[str]:
+        """A note where a time limit left base networks too little training."""
+        if self.checked.settings.time_limit_s is None:
+            return []
+        pictures = min(base.steps for base in bases) * self._space.training.batch_size
+        passes = pictures / len(self._bench.data.train)
+        if passes >= LEAST_BASE_PASSES:
+            return []
+        return [
+            f"the time limit left base networks {passes:.1f} passes over the training pictures, "
+            f"where {LEAST_BASE_PASSES} and more pay: more time would raise all accuracies"
+        ]
 
     def _search_on(self) -> bool:
         self._search()
@@ -249,7 +264,7 @@ class Run:
             left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
         )
         outcome = work.run(chosen)
-        for text in reversed(self._left_out):
+        for text in reversed(self._base_notes):
             outcome = outcome.noted(text, told=True)
         write_front(self.folder, outcome.searched, SEARCHED_FILE)
         write_front(self.folder, outcome.front)

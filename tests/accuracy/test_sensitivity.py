@@ -44,6 +44,7 @@ def base(data: DataSet) -> BaseNetwork:
         cached=False,
         validation=Score(correct=1, total=2),
         train_s=1.0,
+        steps=1,
     )
 
 
