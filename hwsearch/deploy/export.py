@@ -15,6 +15,7 @@ from hwsearch.deploy.input_contract import (
     bake_normalization,
     write_contract,
 )
+from hwsearch.deploy.integer_ops import tensor_behind
 from hwsearch.deploy.onnx_graph import OPSET, Graph
 from hwsearch.deploy.plan import LayerPlan, output_grids, take_off
 from hwsearch.deploy.qdq import Quantizer, quantize_outputs
@@ -93,8 +94,9 @@ def export_onnx(
             left as it is.
         input_px: height and width of the picture.
         path: of the file; its folder exists. It is replaced as a whole or not at all.
-        output_ranges: least and greatest value behind integer layers, by path, where their output
-            is to be quantized too (``observe_output_ranges``). Without them ONNX Runtime runs a
+        output_ranges: least and greatest value behind integer layers, by path, and behind
+            operations between them, where their output is to be quantized too
+            (``observe_output_ranges``). Without them ONNX Runtime runs a
             convolution in fp32 unless an integer layer reads its output directly. Where the model
             rounds its output itself (``round_outputs``), its grid is taken.
         dynamic_batch: leave the batch open; it is 1 otherwise, which runtimes optimize for.
@@ -112,9 +114,14 @@ def export_onnx(
     bare, plans = take_off(model)
     made = float_graph(bare, plans, input_px, dynamic_batch=dynamic_batch)
     sites = find_sites(made.graph, list(made.plans))
+    ranges = output_ranges or {}
+    operations = {
+        name: tensor_behind(made.graph, made.graph.nodes[name])
+        for name in ranges.keys() & (made.graph.nodes.keys() - made.plans.keys())
+    }
     quantizer = Quantizer(made)
     quantizer.quantize_layers()
-    quantize_outputs(quantizer, sites, output_ranges or {}, output_grids(model))
+    quantize_outputs(quantizer, sites, operations, ranges, output_grids(model))
     halve(made.graph, made.plans)
     if bake and pictures is not None:
         bake_normalization(made.graph, pictures.mean, pictures.std)

@@ -11,6 +11,7 @@ and a weight keeps its name, which is how a layer is found again.
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,14 @@ from onnx import NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from hwsearch.deploy.onnx_graph import OPSET, Array, Graph, attributes, static_shapes
+from hwsearch.deploy.onnx_graph import (
+    OPSET,
+    Array,
+    Graph,
+    attributes,
+    picture_shapes,
+    static_shapes,
+)
 from hwsearch.deploy.plan import LayerPlan
 from hwsearch.errors import BackboneError
 from hwsearch.nets.backbone import IN_CHANNELS
@@ -42,11 +50,13 @@ class FloatGraph:
     Attributes:
         graph: its weighted nodes are named after the paths of their layers.
         plans: of the layers that run, in running order, adjusted to the folding.
+        shapes: channels, height and width of its tensors of four axes.
         shifts: names of the parameters that a layer's bias in the graph grows with, by its path.
     """
 
     graph: Graph
     plans: dict[str, LayerPlan]
+    shapes: Mapping[str, tuple[int, int, int]]
     shifts: dict[str, str]
 
 
@@ -60,11 +70,14 @@ def float_graph(
     """
     graph = Graph(_exported(bare, input_px, dynamic_batch))
     fold_constants(graph)
+    shapes = picture_shapes(graph.to_model())
+    pool_means(graph, shapes)
     running = _find_layers(graph, plans)
     named = {path: _shift(graph, plan) for path, plan in running.items()}
     return FloatGraph(
         graph=graph,
         plans={path: fold_batch_norm(graph, plan) for path, plan in running.items()},
+        shapes=shapes,
         shifts={path: name for path, name in named.items() if name is not None},
     )
 
@@ -189,6 +202,41 @@ def _keep_name(graph: Graph, source: str, target: str) -> None:
     value = graph.constants.pop(target)
     graph.constants[source] = value
     graph.redirect(target, source, graph.readers(target))
+
+
+def pool_means(graph: Graph, shapes: Mapping[str, tuple[int, int, int]]) -> None:
+    """Write a mean over height and width as the pooling that it is; drop one over one pixel.
+
+    ONNX Runtime has an integer kernel for the pooling only, which takes 2.6 us less than the mean
+    on 1280 x 2 x 2 values. On 1280 x 1 x 1 it takes 11 us where nothing is left to do: a ninth of
+    mobilenetv2_050 at 32 px.
+
+    Args:
+        graph: of which constants are folded.
+        shapes: channels, height and width of its tensors of four axes.
+    """
+    for node in list(graph.nodes.values()):
+        source, target = node.input[0], node.output[0]
+        if source not in shapes or not _is_pooling(node):
+            continue
+        del graph.nodes[node.name]
+        keeps_axes = bool(attributes(node).get("keepdims", 1))
+        pooled = target if keeps_axes else f"{target}_pooled"
+        if shapes[source][1:] == (1, 1):
+            pooled = source
+        else:
+            graph.rename(graph.add("GlobalAveragePool", [source], pooled), node.name)
+        if not keeps_axes:
+            graph.rename(graph.add("Flatten", [pooled], target), f"{node.name}/Flatten")
+        elif pooled == source:
+            graph.redirect(target, source, graph.readers(target))
+
+
+def _is_pooling(node: NodeProto) -> bool:
+    """Whether a node averages over the height and width of a tensor of four axes."""
+    if node.op_type == "ReduceMean":
+        return sorted(axis % 4 for axis in attributes(node).get("axes", ())) == [2, 3]
+    return node.op_type == "GlobalAveragePool"
 
 
 def _find_layers(graph: Graph, plans: dict[str, LayerPlan]) -> dict[str, LayerPlan]:

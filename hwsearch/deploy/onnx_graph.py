@@ -193,6 +193,17 @@ def attributes(node: NodeProto) -> Mapping[str, Any]:
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
+def picture_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, int, int]]:
+    """Channels, height and width of the tensors of four axes, where they are known."""
+    found = {}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        if len(sizes) == 4 and all(size.HasField("dim_value") for size in sizes[1:]):
+            channels, height, width = (size.dim_value for size in sizes[1:])
+            found[value.name] = (channels, height, width)
+    return found
+
+
 def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors whose every size is known."""
     found = {}

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear around the layers that run in integers.
+"""QuantizeLinear and DequantizeLinear around what runs in integers.
 
 The rules are those of the runtimes: weights per output channel with zero point 0, activations per
 tensor, int8 with zero point 0 where the grid is symmetric (TensorRT) and uint8 elsewhere.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 from hwsearch.deploy.float_graph import FloatGraph, output_axis
-from hwsearch.deploy.onnx_graph import Graph
+from hwsearch.deploy.integer_ops import HARD
+from hwsearch.deploy.onnx_graph import Graph, attributes
 from hwsearch.deploy.plan import Grid, LayerPlan
 from hwsearch.deploy.sites import CLIPPING, PASSING, Site
 from hwsearch.errors import BackboneError
@@ -41,6 +42,7 @@ class Quantizer:
     def __init__(self, made: FloatGraph) -> None:
         self.graph: Graph = made.graph
         self.plans: Mapping[str, LayerPlan] = made.plans
+        self._shapes: Mapping[str, tuple[int, int, int]] = made.shapes
         self._pairs: dict[tuple[str, Grid], _Pair] = {}
 
     def quantize_layers(self) -> None:
@@ -55,33 +57,85 @@ class Quantizer:
             if plan.runs_in_int8 and node.op_type != "Conv":
                 self._part_bias(node)
 
-    def grid_at(self, path: str, tensor: str, least: float, greatest: float) -> Grid:
-        """A grid for the output of a layer.
+    def grid_at(self, tensor: str, least: float, greatest: float) -> Grid:
+        """A grid for an output.
 
         A grid that a following layer has for the same values is used in place of the range: the
         kernel then writes what that layer reads, without another conversion.
 
         Args:
-            path: of a layer that runs in int8.
-            tensor: its inner or outer site.
+            tensor: the output.
             least: of the values there.
             greatest: of the values there.
         """
-        grid = self.plans[path].grid
-        assert grid is not None
-        return self._grid_ahead(tensor) or grid.over(least, greatest)
+        scheme = next(plan.grid for plan in self.plans.values() if plan.grid is not None)
+        return self._grid_ahead(tensor) or scheme.over(least, greatest)
 
     def quantize_output(self, tensor: str, used: Grid) -> None:
-        """Let everything that reads the output of a layer read it quantized.
+        """Let everything that reads an output read it quantized.
 
         Args:
-            tensor: its inner or outer site.
+            tensor: the output.
             used: of 8 bits.
         """
         pair = self._pair(tensor, used)
         own = {self._quantizing(pair).name}
         others = [node for node in self.graph.readers(tensor) if node.name not in own]
         self.graph.redirect(tensor, pair.output, others)
+
+    def read_quantized(self, node: NodeProto) -> None:
+        """Let an operation read integers where a float layer's output is quantized for a layer."""
+        for pair in self._pairs.values():
+            if pair.grid.full:
+                self.graph.redirect(pair.source, pair.output, [node])
+
+    def pass_on(self, node: NodeProto) -> None:
+        """Let everything behind an operation read the integers that it hands on, in their grid."""
+        for pair in list(self._pairs.values()):
+            if pair.output == node.input[0]:
+                self.quantize_output(node.output[0], pair.grid)
+
+    def quantize_hard(self, node: NodeProto, grid: Grid) -> None:
+        """Run a hard sigmoid or a hard swish in integers.
+
+        They have no kernels, but the sums and products that they consist of have:
+        ``clip(a x + b, 0, 1)`` is ``a (x + b / a)``, where saturation clips and the factor only
+        changes a scale. So lcnet_050 has 101 kernels in place of 163, and takes 144 us, not 167.
+
+        Args:
+            node: reads unsigned integers.
+            grid: of what it makes.
+        """
+        graph, name = self.graph, node.name
+        [source], [target] = node.input, node.output
+        if node.op_type == "HardSwish":
+            gate, slope, offset = f"{name}_gate", 1 / 6, 0.5
+            reach = 1.0
+            graph.nodes[name] = helper.make_node("Mul", [source, gate], [target], name=name)
+            self.quantize_output(target, grid)
+        else:
+            given = attributes(node)
+            gate, slope, offset = target, given.get("alpha", 0.2), given.get("beta", 0.5)
+            reach = min(grid.reach[1], 1.0)
+            del graph.nodes[name]
+        readers = graph.readers(gate)
+        channels, *sides = self._shapes.get(target, (1, 0, 0))
+        # Over one pixel a scalar would be added to each channel by itself: 24 us for 1280.
+        ones = np.ones((channels, 1, 1) if sides == [1, 1] else (), dtype=np.uint8)
+        term_scale, sum_scale, gate_scale = (
+            graph.constant(f"{name}_{word}_scale", np.array(scale, dtype=np.float32))
+            for word, scale in (
+                ("term", offset / slope), ("sum", reach / 255 / slope), ("gate", reach / 255),
+            )
+        )  # fmt: skip
+        zero = graph.constant(f"{name}_zero_point", np.array(0, dtype=np.uint8))
+        term = graph.constant(f"{name}_term", ones)
+        graph.add("DequantizeLinear", [term, term_scale, zero], f"{name}_term_dequantized")
+        graph.add("Add", [source, f"{name}_term_dequantized"], f"{name}_sum")
+        graph.add("QuantizeLinear", [f"{name}_sum", sum_scale, zero], f"{name}_quantized")
+        dequantized = f"{name}_dequantized"
+        graph.add("DequantizeLinear", [f"{name}_quantized", gate_scale, zero], dequantized)
+        graph.redirect(gate, dequantized, readers)
 
     def _weight(self, node: NodeProto, plan: LayerPlan) -> None:
         assert plan.integers is not None
@@ -195,6 +249,7 @@ class Quantizer:
 def quantize_outputs(
     quantizer: Quantizer,
     sites: Mapping[str, Site],
+    operations: Mapping[str, str],
     output_ranges: Mapping[str, tuple[float, float]],
     trained: Mapping[str, Grid],
 ) -> None:
@@ -203,33 +258,58 @@ def quantize_outputs(
     Args:
         quantizer: whose layers are quantized.
         sites: by path of the layer.
-        output_ranges: by path, or path and ``:inner``.
+        operations: the tensors behind operations that run in integers, by name of the node.
+        output_ranges: by path, path and ``:inner``, or name of the node.
         trained: grids that the module rounds to itself, by the same keys; they go before ranges.
 
     Raises:
         BackboneError: a range is not finite, or for no layer that runs in int8.
     """
+    handed_on: list[NodeProto] = []
     # Backwards, so that the grid of a following layer is found wherever there is one.
     for key, (least, greatest) in reversed(list(output_ranges.items())):
+        tensor = _tensor_at(key, quantizer, sites, operations)
         path = key.removesuffix(INNER)
-        plan = quantizer.plans.get(path)
-        if plan is None:
-            raise BackboneError(
-                f"an output range is given for '{path}', which is no layer that runs"
-            )
-        if not plan.runs_in_int8:
-            raise BackboneError(
-                f"an output range is given for '{path}', which runs in {plan.bits}; only an "
-                "integer layer has its output quantized"
-            )
         if not -np.inf < least <= greatest < np.inf:
             raise BackboneError(f"the output range of '{path}' is {least} to {greatest}")
-        site = sites[path]
-        tensor = site.inner if key.endswith(INNER) else site.outer
-        if tensor == quantizer.graph.output:
-            raise BackboneError(f"'{path}' makes the result, which stays in fp32; drop its range")
-        grid = trained.get(key) or quantizer.grid_at(path, tensor, least, greatest)
-        quantizer.quantize_output(tensor, grid)
+        node = quantizer.graph.nodes[path]
+        if node.op_type in PASSING:
+            handed_on.append(node)
+            continue
+        grid = trained.get(key) or quantizer.grid_at(tensor, least, greatest)
+        if node.op_type in HARD:
+            quantizer.quantize_hard(node, grid)
+        else:
+            quantizer.quantize_output(tensor, grid)
+    for name in operations.keys() & quantizer.graph.nodes.keys():
+        quantizer.read_quantized(quantizer.graph.nodes[name])
+    for node in reversed(handed_on):
+        quantizer.pass_on(node)
     for path, plan in quantizer.plans.items():
         if plan.integers is None and plan.bits.activation_bits == 32:
             quantizer.keep_float(path, sites[path].inner)
+
+
+def _tensor_at(
+    key: str, quantizer: Quantizer, sites: Mapping[str, Site], operations: Mapping[str, str]
+) -> str:
+    """The output that a range is given for.
+
+    Raises:
+        BackboneError: it is the network's, or of no layer that runs in int8.
+    """
+    path, plan = key.removesuffix(INNER), quantizer.plans.get(key.removesuffix(INNER))
+    if key in operations:
+        tensor = operations[key]
+    elif plan is None:
+        raise BackboneError(f"an output range is given for '{path}', which is no layer that runs")
+    elif not plan.runs_in_int8:
+        raise BackboneError(
+            f"an output range is given for '{path}', which runs in {plan.bits}; only an "
+            "integer layer has its output quantized"
+        )
+    else:
+        tensor = sites[path].inner if key.endswith(INNER) else sites[path].outer
+    if tensor == quantizer.graph.output:
+        raise BackboneError(f"'{path}' makes the result, which stays in fp32; drop its range")
+    return tensor

@@ -1,4 +1,4 @@
-"""Ranges of layer outputs on pictures, for the runtimes whose int8 kernels write int8."""
+"""Ranges of outputs on pictures, for the runtimes whose int8 kernels write int8."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -8,15 +8,16 @@ import onnx
 from torch import Tensor, nn
 
 from hwsearch.deploy.float_graph import FloatGraph, float_graph
+from hwsearch.deploy.integer_ops import integer_operations
 from hwsearch.deploy.onnx_graph import Graph
 from hwsearch.deploy.plan import take_off
 from hwsearch.deploy.qdq import INNER
-from hwsearch.deploy.sites import Site, find_sites
+from hwsearch.deploy.sites import find_sites
 from hwsearch.errors import BackboneError
 from hwsearch.hardware.runtime_family import Family
 
-#: How far a runtime's int8 convolution reaches: up to a ReLU, or over any activation and one
-#: residual add.
+#: How far a runtime's int8 convolution reaches: up to a ReLU, with kernels of their own for what
+#: follows (``hwsearch.deploy.integer_ops``), or over any activation and one residual add.
 Fusion = Literal["relu", "residual"]
 
 
@@ -30,22 +31,23 @@ def fusion_of(family: Family) -> Fusion | None:
 def observe_output_ranges(
     model: nn.Module, batches: Iterable[Tensor], *, fusion: Fusion = "relu"
 ) -> dict[str, tuple[float, float]]:
-    """The least and greatest output of every int8 convolution on pictures.
+    """The least and greatest output, on pictures, of what runs in integers.
 
     Weights are quantized meanwhile, activations are not, as in calibration. Products have no
-    entry, since runtimes write theirs in floating point without a loss of speed, and neither has a
-    convolution that makes the result of the network.
+    entry, since runtimes write theirs in floating point without a loss of speed, and neither has
+    what makes the result of the network.
 
     Args:
         model: with fake quantization; it is left as it is.
         batches: of shape (n, 3, px, px), all of one size.
         fusion: "relu" for ONNX Runtime: the convolution is quantized behind a ReLU or clip (key
-            ``path:inner`` where more is fused elsewhere), and a residual sum for itself. "residual"
-            for TensorRT: once, behind the activation and the residual add. OpenVINO (2026.4) needs
-            no ranges: it ran every integer layer in int8 with its input quantized alone.
+            ``path:inner`` where more is fused elsewhere), and each operation that runs in integers
+            for itself (key: the name of its node). "residual" for TensorRT: once, behind the
+            activation and the residual add. OpenVINO (2026.4) needs no ranges: it ran every integer
+            layer in int8 with its input quantized alone.
 
     Returns:
-        By layer path, in running order; empty if no convolution runs in int8.
+        By layer path, in running order, then by operation; empty if no convolution runs in int8.
 
     Raises:
         BackboneError: no pictures, or values that are not finite.
@@ -65,22 +67,19 @@ def observe_output_ranges(
 
 
 def wanted_tensors(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
-    """The tensor that is quantized behind each integer convolution, by site as ranges are."""
-    sites = find_sites(made.graph, list(made.plans))
+    """The tensors that are quantized, by the keys of ``observe_output_ranges``."""
     wanted: dict[str, str] = {}
-    for path, plan in made.plans.items():
+    for path, site in find_sites(made.graph, list(made.plans)).items():
         is_convolution = made.graph.nodes[path].op_type == "Conv"
-        if plan.runs_in_int8 and is_convolution and not sites[path].result:
-            wanted.update(_keys(path, sites[path], fusion))
+        if not is_convolution or not made.plans[path].runs_in_int8 or site.result:
+            continue
+        if fusion == "residual" or site.inner == site.outer:
+            wanted[path] = site.outer
+        else:
+            wanted[f"{path}{INNER}"] = site.inner
+    if fusion == "relu":
+        wanted.update(integer_operations(made, wanted.values()))
     return wanted
-
-
-def _keys(path: str, site: Site, fusion: Fusion) -> dict[str, str]:
-    if fusion == "residual" or site.inner == site.outer:
-        return {path: site.outer}
-    inner = {f"{path}{INNER}": site.inner}
-    # Behind another activation nothing gains from integers unless a layer quantizes its input.
-    return inner | {path: site.outer} if site.residual else inner
 
 
 def _singles(first: Tensor, rest: Iterator[Tensor]) -> Iterator[np.ndarray[Any, Any]]:

@@ -1,10 +1,11 @@
 """Rounding in a module where its file rounds, so that scores see it.
 
 Two things are rounded in a file beside the weights and inputs of layers. Outputs of convolutions
-are, since integer kernels write integers (``hwsearch.deploy.ranges``). So are the biases of
-convolutions: ONNX Runtime adds them to the products of integers, in steps of the input's scale
-times the weight's. Either one alone makes the logits of lcnet_050 correlate with those of the
-unrounded module at 0.994 and 0.997; a network of many layers amplifies each rounding to that.
+and of operations between them are, since integer kernels write integers
+(``hwsearch.deploy.ranges``). So are the biases of convolutions: ONNX Runtime adds them to the
+products of integers, in steps of the input's scale times the weight's. Either one alone makes the
+logits of lcnet_050 correlate with those of the unrounded module at 0.994 and 0.997; a network of
+many layers amplifies each rounding to that.
 """
 
 import copy
@@ -65,7 +66,10 @@ def round_outputs(model: nn.Module, input_px: int, fusion: Fusion, scheme: Schem
     """Quantize outputs in a module where its file has them quantized; ``calibrate`` before use.
 
     Outputs that only a layer with an 8-bit input reads are rounded there already. Those that no
-    module returns (a sum written in ``forward`` that goes through a function) stay as they are.
+    module returns stay as they are: a sum written in ``forward`` that goes through a function, and
+    the gate within a SiLU or hard swish. With such gates module and file name the same class for
+    96 % of 2,000 pictures (test_efficientnet in int8) or 89 % (lcnet_050, 30 hard swishes), where
+    they agree on 99.7 % and more without.
 
     Args:
         model: with fake quantization of weights and inputs.
@@ -118,7 +122,8 @@ def output_places(model: nn.Module, input_px: int, fusion: Fusion) -> dict[str, 
     made = float_graph(bare, plans, input_px)
     sites = wanted_tensors(made, fusion)
     ahead = {site: _ahead(made, tensor) for site, tensor in sites.items()}
-    left = [site for site in sites if not ahead[site].alone]
+    handed_on = {name for name, node in made.graph.nodes.items() if node.op_type in PASSING}
+    left = [site for site in sites if not ahead[site].alone and site not in handed_on]
     tensors = list(dict.fromkeys(sites[site] for site in left))
     if not tensors:
         return {}

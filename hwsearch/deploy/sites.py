@@ -75,7 +75,7 @@ def _walk(graph: Graph, layer: NodeProto, claimed: set[str]) -> Site:
             claimed.add(node.name)
         if clipping:
             inner = tensor
-    return Site(inner=inner, outer=tensor, residual=residual, result=_is_result(graph, tensor))
+    return Site(inner=inner, outer=tensor, residual=residual, result=is_result(graph, tensor))
 
 
 def _step(graph: Graph, tensor: str) -> tuple[NodeProto, bool] | None:
@@ -110,7 +110,8 @@ def _gate(graph: Graph, tensor: str, readers: list[NodeProto]) -> NodeProto | No
     return None
 
 
-def _is_result(graph: Graph, tensor: str) -> bool:
+def is_result(graph: Graph, tensor: str) -> bool:
+    """Whether nothing but a view lies between a tensor and the result of the network."""
     while tensor != graph.output:
         node = graph.read_once(tensor)
         if node is None or node.op_type not in PASSING:

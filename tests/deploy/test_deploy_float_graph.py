@@ -183,3 +183,50 @@ def test_weight_when_computed_is_exported_in_fp32_and_refused_in_int8(tmp_path: 
     np.testing.assert_allclose(evaluated(made, pictures(PX)), expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(BackboneError, match=r"'0' is not in the exported graph .* of its own"):
         export_onnx(quantized(model, PX, INT8), PX, tmp_path / "a.onnx")
+
+
+class Mean(nn.Module):
+    """A mean over the height and width of what a convolution makes."""
+
+    def __init__(self, sides: int, *, keeps_axes: bool) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, PX // sides, PX // sides), nn.Conv2d(6, 4, 1)
+        self.fc = nn.Linear(6, 4)
+        self.keeps_axes = keeps_axes
+
+    def forward(self, values: Tensor) -> Tensor:
+        mean = self.conv(values).mean((2, 3), keepdim=self.keeps_axes)
+        result: Tensor = self.head(mean).flatten(1) if self.keeps_axes else self.fc(mean)
+        return result
+
+
+@pytest.mark.parametrize("dynamic_batch", [False, True])
+@pytest.mark.parametrize("keeps_axes", [False, True])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_mean_over_the_picture_is_a_pooling_and_none_over_one_pixel(
+    sides: int, keeps_axes: bool, dynamic_batch: bool
+) -> None:
+    model = Mean(sides, keeps_axes=keeps_axes).eval()
+    made = float_graph(*take_off(model), PX, dynamic_batch=dynamic_batch)
+    kinds = [node.op_type for node in made.graph.nodes.values()]
+    assert "ReduceMean" not in kinds
+    assert kinds.count("GlobalAveragePool") == (sides > 1)
+    found = evaluated(made, pictures(PX))
+    np.testing.assert_allclose(found, torch_logits(model, pictures(PX)), atol=1e-5)
+
+
+def test_mean_over_other_axes_is_left_alone() -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 1)
+
+        def forward(self, values: Tensor) -> Tensor:
+            result: Tensor = self.conv(values).mean((1, 3))
+            return result
+
+    model = Other().eval()
+    made = made_of(model)
+    assert "ReduceMean" in [node.op_type for node in made.graph.nodes.values()]
+    found = evaluated(made, pictures(PX))
+    np.testing.assert_allclose(found, torch_logits(model, pictures(PX)), atol=1e-5)
