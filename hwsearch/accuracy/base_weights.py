@@ -40,7 +40,7 @@ Source = Literal["trained", "pretrained", "file"]
 OnStep = Callable[[int, int], None]
 
 #: Part of every key; grows when training gives other weights from the same recipe.
-RECIPE_VERSION: Final = 2
+RECIPE_VERSION: Final = 3
 
 #: What timm's own loader reads from a repository when no other name is given.
 _HUB_FILE: Final = "model.safetensors"

@@ -69,6 +69,15 @@ def test_cannot_join_when_it_began_slowly_and_rises_stays() -> None:
     assert cannot_join(late, [early], 2.0, GUESSING) is not None, "no time is left to rise"
 
 
+def test_cannot_join_when_a_rival_would_rise_in_the_time_that_it_takes() -> None:
+    costly = contender("costly", (57.0, 60.8), costs=(2.0,))
+    rival = contender("rival", (55.0, 61.0))
+    costly.spent = 2.0
+    assert cannot_join(costly, [rival], 2.0, GUESSING) is None, "no time is left to be given"
+    costly.spent = 0.0
+    assert cannot_join(costly, [rival], 2.0, GUESSING) is not None
+
+
 def test_cannot_join_when_rivals_lose_by_pruning_counts_what_is_left() -> None:
     costly = contender("costly", (50.0, 50.0), costs=(2.0,))
     rival = contender("rival", (56.0, 56.0))
@@ -228,7 +237,7 @@ def test_prepare_when_no_budget_admits_a_backbone_spends_nothing_on_it(
 def test_levels_are_the_forms_that_the_budget_admits() -> None:
     bench = make_bench()
     every = bases._levels(bench, make_knobs())
-    assert {level.lost for level in every} == {0.0, 0.08, 0.12}
+    assert {level.lost for level in every} == {0.0, 0.04, 0.08}, "of nothing, a quarter, half"
     assert len(every) == len(set(every))
     dense = max(level.costs[0] for level in every)
     cheap = min(level.costs[0] for level in every)
