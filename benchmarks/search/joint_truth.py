@@ -36,7 +36,6 @@ from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import check
 from hwsearch.study.asked.settings import derived_seed
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.trials.trial import FINE_TUNING_RATE
 
 BACKBONES: Final = ("test_resnet", "test_efficientnet")
 RATIOS: Final = (0.0, 0.25, 0.5)
@@ -198,7 +197,7 @@ def _recipe(candidate: Candidate, bench: Workbench, steps: int, use: str) -> Rec
     return Recipe(
         steps=steps,
         batch_size=bench.settings.space.training.batch_size,
-        learning_rate=FINE_TUNING_RATE,
+        learning_rate=bench.fine_tuning_rate(candidate),
         seed=derived_seed(bench.settings.seed, candidate.id, use),
     )
 

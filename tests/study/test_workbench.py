@@ -15,7 +15,7 @@ from study_fixtures import (
 )
 from tiny_network import OWN, PX, make_data
 
-from hwsearch.accuracy.base_weights import base_network
+from hwsearch.accuracy.base_weights import Source, base_network
 from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
@@ -260,3 +260,16 @@ def test_int8_when_the_runtime_is_another_is_offered(monkeypatch: pytest.MonkeyP
     )
     bits = make_bench().expand(make_knobs(saving=1.0, protect_edges=False)).layer_bits
     assert INT8 in bits.values()
+
+
+@pytest.mark.parametrize(
+    ("source", "rate"), [("trained", 0.02), ("pretrained", 0.01), ("file", 0.01)]
+)
+def test_fine_tuning_rate_is_gentle_where_weights_were_pretrained(
+    source: Source, rate: float
+) -> None:
+    bench = make_bench()
+    candidate = bench.baseline(make_knobs(), FP32)
+    prepared = bench.prepared(candidate)
+    prepared.base = dataclasses.replace(prepared.base, source=source)
+    assert bench.fine_tuning_rate(candidate) == rate

@@ -20,7 +20,6 @@ from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.study.asked.settings import derived_seed
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.final_time import FinalTime
-from hwsearch.study.trials.trial import FINE_TUNING_RATE
 
 #: More steps than any clock allows.
 _MANY_STEPS: Final = 1_000_000_000
@@ -65,7 +64,7 @@ def full_recipe(candidate: Candidate, bench: Workbench) -> Recipe:
     return Recipe(
         steps=bench.final_steps,
         batch_size=bench.settings.space.training.batch_size,
-        learning_rate=FINE_TUNING_RATE,
+        learning_rate=bench.fine_tuning_rate(candidate),
         seed=derived_seed(bench.settings.seed, candidate.id, "final"),
     )
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Final
 
 from torch import nn
 
@@ -19,9 +18,6 @@ from hwsearch.study.asked.settings import derived_seed
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.trials.promotion import Climb, stop_reason
 from hwsearch.study.trials.records import Record
-
-#: Learning rate of fine-tuning for a network that is already trained.
-FINE_TUNING_RATE: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +116,7 @@ def rungs(
         recipe = Recipe(
             steps=steps - done,
             batch_size=training.batch_size,
-            learning_rate=FINE_TUNING_RATE,
+            learning_rate=bench.fine_tuning_rate(candidate),
             seed=derived_seed(bench.settings.seed, candidate.id, rung),
         )
         advance(model, data, px, recipe, on_step=pace.timing(on_step))
