@@ -52,9 +52,9 @@ _RATIOS, _LOST = (0.0, 0.5, 0.75), (0.0, 0.08, 0.12)
 #: 155 s and then had 68.1 %; test_efficientnet, at 60.0 %, for 67.2 % and had 66.1 %; test_resnet,
 #: at 65.5 %, is taken to reach 70.2 % and had 69.5 % (a plain script's, annealed).
 _HOPED, _SURE = 0.75, 0.5
-#: Standard errors of a score that are allowed for on either side. Scores share their pictures, so
-#: their difference is less uncertain than either.
-_ERRORS: Final = 0.5
+#: Standard errors of a score that are allowed for on either side. Not more: a backbone that stays in
+#: vain takes from the others about what a doubling of their time gains, 2 to 4 points.
+_ERRORS: Final = 0.25
 #: A gain is the difference of two.
 _LEAST_SCORES: Final = 2
 #: A step that teaches narrow networks costs about as much as so many of the whole one.
@@ -69,8 +69,7 @@ class Level:
 
     Attributes:
         costs: predicted, all going down.
-        lost: share of the accuracy above guessing that rivals are expected to lose in it; what a
-            backbone may hope for loses half of that.
+        lost: share of the accuracy above guessing that it is expected to lose in it.
     """
 
     costs: tuple[float, ...]
@@ -191,7 +190,7 @@ def cannot_join(
     freed = end if not rivals else end + (end - contender.spent) / len(rivals)
     beaten_by = []
     for level in contender.levels:
-        hope = guessing + (1 - level.lost / 2) * (whole - guessing)
+        hope = guessing + (1 - level.lost) * (whole - guessing)
         better = next(
             (rival for rival in rivals if _reached(rival, level.costs, freed, guessing) >= hope),
             None,
