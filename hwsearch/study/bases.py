@@ -52,8 +52,8 @@ _RATIOS, _LOST = (0.0, 0.5, 0.75), (0.0, 0.08, 0.12)
 #: 155 s and then had 68.1 %; test_efficientnet, at 60.0 %, for 67.2 % and had 66.1 %; test_resnet,
 #: at 65.5 %, is taken to reach 70.2 % and had 69.5 % (a plain script's, annealed).
 _HOPED, _SURE = 0.75, 0.5
-#: Standard errors of a score that are allowed for on either side. Not more: a backbone that stays in
-#: vain takes from the others about what a doubling of their time gains, 2 to 4 points.
+#: Standard errors of a score that are allowed for on either side. Not more: a backbone that stays
+#: in vain takes from the others about what a doubling of their time gains, 2 to 4 points.
 _ERRORS: Final = 0.25
 #: A gain is the difference of two.
 _LEAST_SCORES: Final = 2
