@@ -88,7 +88,7 @@ def test_every_verb_of_readme_exists() -> None:
 
 def test_every_settings_key_of_readme_is_accepted() -> None:
     keys = set(re.findall(r"--set ([a-z_]+)=", README))
-    assert keys == {"backbones", "data_root", "sampler"}
+    assert keys == {"backbones", "data_root", "objectives", "sampler"}
 
 
 def test_exit_codes_of_readme_are_those_of_the_errors() -> None:
