@@ -200,8 +200,8 @@ def cannot_join(
         beaten_by.append(better)
     names = " and ".join(dict.fromkeys(rival.ref.name for rival in beaten_by))
     return (
-        f"{100 * contender.scores[-1][1].accuracy:.1f} % on validation pictures after as much "
-        f"training as {names}, which costs less and is ahead by more than it may still gain"
+        f"{100 * contender.scores[-1][1].accuracy:.1f} % on validation pictures after equal "
+        f"training; at lower cost, {names} will stay ahead whatever it may still gain"
     )
 
 
