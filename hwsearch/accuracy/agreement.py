@@ -8,13 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from hwsearch.accuracy.training import Score
-
 Floats = NDArray[np.float64]
 
 #: Resamples of the interval: its ends repeat to about 0.01.
 _RESAMPLES: Final = 2000
-_SCORINGS: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,33 +79,3 @@ def _taus(first: Floats, second: Floats, drawn: NDArray[np.int64]) -> Floats:
     untied = pairs(np.abs(signs[0])) * pairs(np.abs(signs[1]))
     kept = untied > 0
     return np.asarray(pairs(signs[0] * signs[1])[kept] / np.sqrt(untied[kept]))
-
-
-def attainable_tau(scores: Sequence[Score], *, seed: int = 0) -> float:
-    """The least agreement of two scores that rank networks by the same accuracy, but for noise.
-
-    Networks that hardly differ are ranked by chance, whatever ranks them. Their accuracies are
-    taken to be the scores, drawn together by as much of their spread as is noise (James and Stein
-    1961), and scored twice on as many pictures; of the taus between two such scorings it is the
-    5 % quantile.
-
-    Args:
-        scores: of the networks, at least two.
-        seed: of the draws.
-
-    Returns:
-        From -1 to 1; -1 where hardly any draw has an order.
-    """
-    found = np.array([score.accuracy for score in scores])
-    noise = np.array([score.standard_error for score in scores])
-    spread = float(found.var(ddof=1))
-    kept = max(0.0, 1.0 - float((noise**2).mean()) / spread) if spread > 0 else 0.0
-    truth = found.mean() + np.sqrt(kept) * (found - found.mean())
-    totals = np.array([score.total for score in scores])
-    generator = np.random.default_rng(seed)
-    taus = []
-    for _ in range(_SCORINGS):
-        first, second = (generator.binomial(totals, truth) / totals for _ in range(2))
-        if np.ptp(first) > 0 and np.ptp(second) > 0:
-            taus.append(float(kendalltau(first, second).statistic))
-    return float(np.quantile(taus, 0.05)) if len(taus) > _SCORINGS / 2 else -1.0

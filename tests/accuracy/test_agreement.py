@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from hwsearch.accuracy.agreement import agreement, attainable_tau
-from hwsearch.accuracy.training import Score
+from hwsearch.accuracy.agreement import agreement
 
 
 def brute_force_tau(first: list[float], second: list[float]) -> float:
@@ -88,28 +87,3 @@ def test_scores_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         agreement(short, full)
-
-
-def test_networks_that_hardly_differ_are_ranked_by_chance() -> None:
-    alike = [Score(correct=350 + at % 3, total=359) for at in range(14)]
-    assert attainable_tau(alike) < 0.0
-    apart = [Score(correct=100 + 40 * at, total=750) for at in range(14)]
-    assert attainable_tau(apart) > 0.9
-    between = [Score(correct=400 + 8 * at, total=750) for at in range(14)]
-    assert attainable_tau(alike) < attainable_tau(between) < attainable_tau(apart)
-
-
-def test_what_is_attained_is_what_scoring_twice_attains() -> None:
-    """Networks of known accuracies, scored twice: a twentieth agrees less than is said."""
-    generator = np.random.default_rng(0)
-    truth = np.linspace(0.5, 0.65, 12)
-    below = 0
-    for seed in range(40):
-        first, second = (generator.binomial(750, truth) for _ in range(2))
-        said = attainable_tau([Score(correct=int(one), total=750) for one in first], seed=seed)
-        below += kendalltau(first, second).statistic < said
-    assert below / 40 <= 0.15
-
-
-def test_scores_that_are_all_right_have_no_order() -> None:
-    assert attainable_tau([Score(correct=30, total=30)] * 5) == -1.0

@@ -78,7 +78,7 @@ def test_training_tells_its_steps() -> None:
     work, told = begin(), list[tuple[int, int]]()
     work.train_whole(3, on_step=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert work.step_s is not None
+    assert work.steps == 3
     assert work.train_s > 0
 
 

@@ -12,7 +12,13 @@ from hwsearch.nets.quantize import quantized_outputs
 from hwsearch.space.candidate import Candidate
 from hwsearch.study.candidates.workbench import FIXED_MACS, Workbench
 from hwsearch.study.finals import finalize as finalize_module
-from hwsearch.study.finals.final_time import SHIP_START_S, FinalTime, Pace, expected_s, ship_s
+from hwsearch.study.finals.final_time import (
+    SHIP_START_S,
+    FinalTime,
+    TuningTimes,
+    expected_s,
+    ship_s,
+)
 from hwsearch.study.finals.finalize import FinalScore, baseline_recipe, finalize, full_recipe
 from hwsearch.study.trials.records import Record
 
@@ -116,8 +122,8 @@ def test_finalize_under_a_time_limit_trains_by_the_clock(
     assert [recipe.seconds for recipe in recipes] == [None, free_s[0] / 2, free_s[1]]
 
 
-def even_pace(*candidates: Candidate, step_s: float = 0.1) -> Pace:
-    return Pace(
+def even_pace(*candidates: Candidate, step_s: float = 0.1) -> TuningTimes:
+    return TuningTimes(
         step_s={one.id: step_s for one in candidates},
         settle_s={one.id: 0.0 for one in candidates},
         held_out_s={one.id: 0.0 for one in candidates},
@@ -144,7 +150,7 @@ def timed(
 
 def test_time_is_shared_so_that_all_take_as_many_steps(bench: Workbench) -> None:
     dense, half, int8 = uniform(bench)
-    pace = Pace(
+    pace = TuningTimes(
         step_s={dense.id: 0.3, half.id: 0.1, int8.id: 0.1},
         settle_s={dense.id: 1.0, half.id: 2.0, int8.id: 3.0},
         held_out_s={dense.id: 1.0, half.id: 1.0, int8.id: 1.0},
@@ -188,7 +194,7 @@ def test_pace_when_steps_were_not_timed_goes_by_macs(bench: Workbench) -> None:
     assert other.candidate is not None
     assert first.cost is not None
     assert other.cost is not None
-    pace = Pace.of([first, other], bench)
+    pace = TuningTimes.of([first, other], bench)
     effort = (other.cost.macs + FIXED_MACS) / (first.cost.macs + FIXED_MACS)
     assert pace.step_s[other.candidate.id] == pytest.approx(0.2 * effort)
 

@@ -10,7 +10,7 @@ from hwsearch.report.stored import FrontFile
 from hwsearch.space.candidate import Candidate
 from hwsearch.study.asked.effort import LEAST_FINAL_PASSES
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.final_time import FinalTime, Pace
+from hwsearch.study.finals.final_time import FinalTime, TuningTimes
 from hwsearch.study.finals.finalists import baseline_candidates, by_gain
 from hwsearch.study.finals.finalize import FinalScore, finalize
 from hwsearch.study.finals.offer import make_front
@@ -72,7 +72,7 @@ class FinalRound:
         uniform = [candidate for _, candidate in baselines]
         final_time, thin = None, None
         if self.left_s is not None:
-            pace = Pace.of(chosen, bench)
+            pace = TuningTimes.of(chosen, bench)
             final_time = FinalTime(self.left_s, pace, bench, [*wanted, *uniform])
             new = [candidate for candidate in wanted if candidate.id not in done]
             if new:

@@ -23,7 +23,7 @@ _TIMED_RUNS: Final = 240
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class TuningTimes:
     """What networks take, as far as trials tell.
 
     Attributes:
@@ -37,7 +37,7 @@ class Pace:
     held_out_s: Mapping[str, float]
 
     @classmethod
-    def of(cls, records: Sequence[Record], bench: Workbench) -> "Pace":
+    def of(cls, records: Sequence[Record], bench: Workbench) -> "TuningTimes":
         """From completed trials; what one of them did not time goes by its MACs."""
         pictures = len(bench.data.test) / len(bench.data.validation)
         efforts = {record.trial: _effort(record) for record in records}
@@ -69,7 +69,7 @@ class FinalTime:
     def __init__(
         self,
         left_s: Callable[[], float],
-        pace: Pace,
+        pace: TuningTimes,
         bench: Workbench,
         files: Sequence[Candidate],
     ) -> None:
@@ -113,7 +113,7 @@ class FinalTime:
 
 def expected_s(chosen: Sequence[Record], bench: Workbench) -> float:
     """Seconds that finalists and their files will take where no clock decides."""
-    pace = Pace.of(chosen, bench)
+    pace = TuningTimes.of(chosen, bench)
     total_s = SHIP_START_S
     for record in chosen:
         if record.candidate is not None and record.cost is not None:
