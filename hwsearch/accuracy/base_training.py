@@ -3,8 +3,8 @@
 At first the whole network alone is trained, at a constant rate, for as long as is asked: backbones
 compete meanwhile, and whoever is left goes on from where it is. Then the rate falls to zero, and
 the narrow networks inside are taught (``elastic``). In a minute of one core on pictures of CIFAR-10
-test_resnet loses nothing by that as a whole (66.2 % to 66.4 %), and with half of its channels it has
-59.8 % at once, where a dense one has 57.3 % after two more passes
+test_resnet loses nothing by that as a whole (66.2 % to 66.4 %), and with half of its channels it
+has 59.8 % at once, where a dense one has 57.3 % after two more passes
 (``benchmarks/training/elastic.py``).
 
 A network that starts from pretrained weights is tuned as ``pretrained`` says, by the same clock; no

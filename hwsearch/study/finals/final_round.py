@@ -72,12 +72,12 @@ class FinalRound:
         uniform = [candidate for _, candidate in baselines]
         final_time, thin = None, None
         if self.left_s is not None:
-            pace = TuningTimes.of(chosen, bench)
-            final_time = FinalTime(self.left_s, pace, bench, [*wanted, *uniform])
+            times = TuningTimes.of(chosen, bench)
+            final_time = FinalTime(self.left_s, times, bench, [*wanted, *uniform])
             new = [candidate for candidate in wanted if candidate.id not in done]
             if new:
                 kept, passes = final_time.affordable(new)
-                final_time = FinalTime(self.left_s, pace, bench, [*kept, *uniform])
+                final_time = FinalTime(self.left_s, times, bench, [*kept, *uniform])
                 wanted = [one for one in wanted if one.id in done or one in kept]
                 if passes < LEAST_FINAL_PASSES:
                     thin = (

@@ -20,6 +20,7 @@ _SHIP_S: Final = 0.5
 #: takes, with half of the extra rounds.
 _SHIP_TIMED_S: Final = 0.8
 _TIMED_RUNS: Final = 240
+_SHORTEST_S: Final = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class FinalTime:
 
     Args:
         left_s: seconds that are left of the limit.
-        pace: of the finalists.
+        times: of the finalists.
         bench: of the run.
         files: networks whose files are still to be made, scored and timed.
     """
@@ -69,14 +70,14 @@ class FinalTime:
     def __init__(
         self,
         left_s: Callable[[], float],
-        pace: TuningTimes,
+        times: TuningTimes,
         bench: Workbench,
         files: Sequence[Candidate],
     ) -> None:
-        self._left_s, self._pace, self._bench = left_s, pace, bench
+        self._left_s, self._times, self._bench = left_s, times, bench
         self._ship_s = SHIP_START_S + sum(
             ship_s(bench.price(one).latency_ms.value, bench)
-            + fmean(list(pace.held_out_s.values()) or [0.0])
+            + fmean(list(times.held_out_s.values()) or [0.0])
             for one in files
         )
 
@@ -100,26 +101,27 @@ class FinalTime:
 
         All get as many steps; what one leaves goes to the others.
         """
-        share = self._pace.step_s[rest[0].id] / self._all_steps_s(rest)
+        share = self._times.step_s[rest[0].id] / self._all_steps_s(rest)
         return max(0.0, self._free_s(rest) * share)
 
     def _free_s(self, rest: Sequence[Candidate]) -> float:
-        around = sum(self._pace.settle_s[one.id] + self._pace.held_out_s[one.id] for one in rest)
+        around = sum(self._times.settle_s[one.id] + self._times.held_out_s[one.id] for one in rest)
         return self._left_s() - self._ship_s - around
 
     def _all_steps_s(self, rest: Sequence[Candidate]) -> float:
-        return sum(self._pace.step_s[one.id] for one in rest)
+        # A clock that only tests move may say that steps take no time.
+        return max(_SHORTEST_S, sum(self._times.step_s[one.id] for one in rest))
 
 
 def expected_s(chosen: Sequence[Record], bench: Workbench) -> float:
     """Seconds that finalists and their files will take where no clock decides."""
-    pace = TuningTimes.of(chosen, bench)
+    times = TuningTimes.of(chosen, bench)
     total_s = SHIP_START_S
     for record in chosen:
         if record.candidate is not None and record.cost is not None:
             key = record.candidate.id
-            total_s += pace.step_s[key] * bench.final_steps + pace.settle_s[key]
-            total_s += 2 * pace.held_out_s[key] + ship_s(record.cost.latency_ms.value, bench)
+            total_s += times.step_s[key] * bench.final_steps + times.settle_s[key]
+            total_s += 2 * times.held_out_s[key] + ship_s(record.cost.latency_ms.value, bench)
     return total_s
 
 
