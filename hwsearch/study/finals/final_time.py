@@ -109,7 +109,7 @@ class FinalTime:
         return self._left_s() - self._ship_s - around
 
     def _all_steps_s(self, rest: Sequence[Candidate]) -> float:
-        # A clock that only tests move may say that steps take no time.
+        # Steps may be too short for the clock to see.
         return max(_SHORTEST_S, sum(self._times.step_s[one.id] for one in rest))
 
 
