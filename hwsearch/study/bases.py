@@ -165,9 +165,14 @@ def prepare_bases(
     return replace(outcome, stopped={**over, **stopped})
 
 
+def base_name(ref: BackboneRef, px: int) -> str:
+    """A name of a base network that is unique in a space."""
+    return f"{ref.name} {ref.arguments} {px}"
+
+
 def base_names(outcome: Outcome) -> dict[str, str]:
-    """The key of each base network in the cache, by a name that is unique in a space."""
-    return {_name(ref, px): base.key for (ref, px), base in outcome.bases.items()}
+    """The key of each base network in the cache, by its name."""
+    return {base_name(ref, px): base.key for (ref, px), base in outcome.bases.items()}
 
 
 def cannot_join(
@@ -325,7 +330,7 @@ def _entrants(
     for knobs in bench.variants():
         ref, px = bench.base_of(knobs)
         levels = _levels(bench, knobs)
-        if chosen is not None and _name(ref, px) not in chosen:
+        if chosen is not None and base_name(ref, px) not in chosen:
             over[ref.name] = "it was left out before"
         elif chosen is None and not levels:
             over[ref.name] = "even its smallest network is predicted over the budget"
@@ -380,17 +385,13 @@ def _total_effort(contenders: Sequence[Contender], recipe: Recipe) -> float:
 # -- what earlier runs trained --------------------------------------------------------------------
 
 
-def _name(ref: BackboneRef, px: int) -> str:
-    return f"{ref.name} {ref.arguments} {px}"
-
-
 def _read(
     bench: Workbench, entrants: Sequence[_Entrant], keys: Mapping[str, str]
 ) -> Outcome | None:
     """The kept base networks; None if one of them is gone."""
     bases = {}
     for one in entrants:
-        name = _name(one.ref, one.px)
+        name = base_name(one.ref, one.px)
         if name in keys:
             base = read_base(keys[name], one.ref, one.px, bench.base_recipe.seed)
             if base is None:

@@ -27,7 +27,7 @@ from hwsearch.study.asked.admission import admission
 from hwsearch.study.asked.effort import BASE_SHARE, LEAST_BASE_PASSES, TRIAL_SHARE
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked
-from hwsearch.study.bases import base_names, prepare_bases
+from hwsearch.study.bases import Outcome, base_name, base_names, prepare_bases
 from hwsearch.study.candidates.pricing import KnobPricer
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.final_round import FinalRound
@@ -204,29 +204,43 @@ class Run:
         return read_front(self.folder)
 
     def _train_bases(self, left_s: float | None) -> None:
-        """Train the base networks; backbones that stop are left out of the space from then on."""
-        bench = self._bench
-        with bench.timed("base weights"):
-            outcome = prepare_bases(
-                bench,
-                None if left_s is None else BASE_SHARE * left_s,
-                chosen=self._store.bases(),
-                on_phase=self.watcher.phase,
-                on_step=self.watcher.step,
+        """Train the base networks; backbones that stop are left out of the space from then on.
+
+        A run that goes on has its base networks already, and reads them when one is needed.
+        """
+        bench, stored = self._bench, self._store.bases()
+
+        def prepared(chosen: Mapping[str, str] | None) -> Outcome:
+            with bench.timed("base weights"):
+                return prepare_bases(
+                    bench,
+                    None if left_s is None else BASE_SHARE * left_s,
+                    chosen=chosen,
+                    on_phase=self.watcher.phase,
+                    on_step=self.watcher.step,
+                )
+
+        if stored is None:
+            outcome = prepared(None)
+            bench.adopt(outcome.bases)
+            keys = base_names(outcome)
+            self._base_notes: tuple[str, ...] = (
+                *self._thin(outcome.bases.values()),
+                *(f"{name} is not searched: {why}" for name, why in outcome.stopped.items()),
             )
-        bench.adopt(outcome.bases)
-        self._base_notes = (
-            *self._thin(outcome.bases.values()),
-            *(f"{name} is not searched: {why}" for name, why in outcome.stopped.items()),
-        )
+            self._store.set_bases(keys, self._base_notes)
+        else:
+            keys, self._base_notes = stored
+            bench.adopt_when_needed(lambda: prepared(keys).bases)
         for text in self._base_notes:
             self.watcher.note(text)
-        names = {ref.name for ref, _ in outcome.bases}
+        kept = {
+            knobs.backbone for knobs in bench.variants() if base_name(*bench.base_of(knobs)) in keys
+        }
         space = self.checked.settings.space
         self._space = space.model_copy(
-            update={"backbones": tuple(one for one in space.backbones if one.name in names)}
+            update={"backbones": tuple(one for one in space.backbones if one.name in kept)}
         )
-        self._store.set_bases(base_names(outcome))
         self._open_store()
 
     def _thin(self, bases: Iterable[BaseNetwork]) -> list[str]:

@@ -245,3 +245,9 @@ def test_ask_when_some_are_queued_takes_every_second_trial_from_them(tmp_path: P
         proposed.append(knobs)
     assert proposed[1:6:2] == queue
     assert not any(knobs in queue for knobs in proposed[::2])
+
+
+def test_bases_when_opened_again_are_those_that_were_stored(tmp_path: Path) -> None:
+    assert make_store(tmp_path).bases() is None
+    make_store(tmp_path).set_bases({"one {} 16": "0123"}, ["other is not searched"])
+    assert make_store(tmp_path).bases() == ({"one {} 16": "0123"}, ("other is not searched",))

@@ -20,7 +20,7 @@ from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.space.knobs import SAVINGS, SPREADS, Knobs
 from hwsearch.study.candidates import workbench as workbench_module
-from hwsearch.study.candidates.workbench import BASELINES, Workbench
+from hwsearch.study.candidates.workbench import BASELINES, Bases, Workbench
 
 RATIOS = (0.0, 0.25, 0.5)
 CHANNELS = {16, 32}
@@ -273,3 +273,20 @@ def test_fine_tuning_rate_is_gentle_where_weights_were_pretrained(
     prepared = bench.prepared(candidate)
     prepared.base = dataclasses.replace(prepared.base, source=source)
     assert bench.fine_tuning_rate(candidate) == rate
+
+
+def test_bases_are_read_when_one_is_needed_and_once() -> None:
+    bench, other = make_bench(), make_bench()
+    base = other.prepared(make_knobs()).base
+    calls: list[int] = []
+
+    def make() -> Bases:
+        calls.append(1)
+        return {bench.base_of(make_knobs()): base}
+
+    bench.adopt_when_needed(make)
+    bench.price(bench.baseline(make_knobs(), FP32))
+    assert not calls, "a price needs no weights"
+    assert bench.prepared(make_knobs()).base is base
+    assert bench.prepared(make_knobs()).base is base
+    assert len(calls) == 1

@@ -50,6 +50,10 @@ _FINE_TUNING_RATE, _GENTLE_RATE = 0.02, 0.01
 FIXED_MACS: Final = 4e6
 
 
+#: By backbone and the input size at which they are trained.
+Bases = Mapping[tuple[BackboneRef, int], BaseNetwork]
+
+
 @dataclass(kw_only=True)
 class Prepared:
     """A base network with what was learned about its channels and layers.
@@ -93,6 +97,7 @@ class Workbench:
         self._on_phase, self._on_step = on_phase, on_step
         self._backbones = Backbones(space=settings.space, classes=len(data.class_names))
         self._prepared: dict[tuple[BackboneRef, int], Prepared] = {}
+        self._needed: Callable[[], Bases] | None = None
         self._base_px: dict[tuple[BackboneRef, int], int] = {}
         self.widths = Widths(
             ratios=settings.space.pruning.ratios, granularity=profile.channel_granularity
@@ -238,6 +243,9 @@ class Workbench:
     def prepared(self, knobs: Knobs | Candidate) -> Prepared:
         """The trained base network behind knobs or a candidate."""
         ref, px = self.base_of(knobs)
+        if (ref, px) not in self._prepared and self._needed is not None:
+            needed, self._needed = self._needed, None
+            self.adopt(needed())
         if (ref, px) not in self._prepared:
             self._on_phase(f"base weights of {ref.name} at {px} px")
             with self.timed("base weights"):
@@ -245,7 +253,11 @@ class Workbench:
             self._prepare(ref, px, base)
         return self._prepared[ref, px]
 
-    def adopt(self, bases: Mapping[tuple[BackboneRef, int], BaseNetwork]) -> None:
+    def adopt_when_needed(self, make: Callable[[], Bases]) -> None:
+        """Take base networks of this run when one of them is needed; it may never be."""
+        self._needed = make
+
+    def adopt(self, bases: Bases) -> None:
         """Take base networks that were trained for this run."""
         for (ref, px), base in bases.items():
             self._prepare(ref, px, base)

@@ -97,14 +97,14 @@ class StudyStore:
         """Store what was learned, so that a resumed run prices as it did before."""
         self._study.set_user_attr(_RECALIBRATION, recalibration.to_json())
 
-    def bases(self) -> dict[str, str] | None:
-        """Keys of the base networks by name; None before they were trained."""
+    def bases(self) -> tuple[dict[str, str], tuple[str, ...]] | None:
+        """Keys of the base networks by name, and notes on them; None before they were trained."""
         found = self._study.user_attrs.get(_BASES)
-        return None if found is None else dict(found)
+        return None if found is None else (dict(found["keys"]), tuple(found["notes"]))
 
-    def set_bases(self, keys: Mapping[str, str]) -> None:
+    def set_bases(self, keys: Mapping[str, str], notes: Sequence[str]) -> None:
         """Store which base networks are searched, so that a resumed run goes on with the same."""
-        self._study.set_user_attr(_BASES, dict(keys))
+        self._study.set_user_attr(_BASES, {"keys": dict(keys), "notes": list(notes)})
 
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried early, if nothing was tried yet.
