@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,6 +134,7 @@ def prepare_bases(
         BackboneError: a network cannot be built or trained, or weights do not fit.
         HostError: weights cannot be had, or the cache cannot be written.
     """
+    begin_s = time.monotonic()
     entrants, over = _entrants(bench, chosen)
     known = _Known(bench, entrants)
     found = known.read(seconds) if chosen is None else _read(bench, entrants, chosen)
@@ -141,14 +143,14 @@ def prepare_bases(
     recipe = bench.base_recipe
     contenders = [_contender(bench, entrant, recipe) for entrant in entrants]
     total = _total_effort(contenders, recipe) if seconds is None else seconds
-    work = _Work(timed=seconds is not None, on_phase=on_phase, on_step=on_step)
+    work = _Work(timed=seconds is not None, begin_s=begin_s, on_phase=on_phase, on_step=on_step)
     if chosen is None:
         _compete(contenders, total, 1 / bench.data.classes, work)
     alive = [one for one in contenders if one.stopped is None]
-    left = total - sum(one.spent for one in contenders if one.stopped is not None)
     bases = {}
-    for one in alive:
-        work.finish(one, left / len(alive), bench)
+    for at, one in enumerate(alive):
+        left = work.left(total, contenders)
+        work.finish(one, one.spent + left / (len(alive) - at), bench)
         key = known.base_key(one.ref, one.px, total)
         bases[one.ref, one.px] = keep_base(
             key, one.training, one.source, one.ref, bench.data, one.px, recipe
@@ -270,11 +272,19 @@ class _Work:
 
     Attributes:
         timed: amounts are seconds; else they are efforts.
+        begin_s: of all of it, by ``time.monotonic``.
     """
 
     timed: bool
+    begin_s: float
     on_phase: Callable[[str], None]
     on_step: Callable[[int, int], None]
+
+    def left(self, total: float, contenders: Sequence[Contender]) -> float:
+        """What is left of the total; the clock counts scores and whatever else took time."""
+        if self.timed:
+            return max(0.0, total - (time.monotonic() - self.begin_s))
+        return total - sum(one.spent for one in contenders)
 
     def train_whole(self, one: Contender, until: float) -> None:
         """Train on until so much was spent on it."""
