@@ -137,3 +137,9 @@ def _hint(number: str, unit: str) -> str:
     by_lower = {known.lower(): known for known in (*_FACTORS, "fps")}
     meant = by_lower.get(unit.lower())
     return "" if meant is None else f" (did you mean {number}{meant}?)"
+
+
+def format_duration_s(seconds: float) -> str:
+    """Minutes and seconds, as in "8m20s" or "50s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

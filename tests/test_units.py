@@ -6,6 +6,7 @@ from hwsearch.errors import UnitError
 from hwsearch.units import (
     CANONICAL_UNIT,
     Quantity,
+    format_duration_s,
     format_quantity,
     parse_budget,
     parse_budgets,
@@ -155,3 +156,10 @@ def test_duration_when_readable(text: str, seconds: float) -> None:
 def test_duration_when_unreadable_is_refused(text: str, message: str) -> None:
     with pytest.raises(UnitError, match=f"duration .*{message}"):
         parse_duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (500.0, "8m20s")]
+)
+def test_duration_is_written_in_minutes_and_seconds(seconds: float, text: str) -> None:
+    assert format_duration_s(seconds) == text

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from hwsearch.cli.view import Lines, duration
+from hwsearch.cli.view import Lines
+from hwsearch.units import format_duration_s
 
 if TYPE_CHECKING:
     from hwsearch.calibrate.measuring import Watcher
@@ -87,4 +88,4 @@ def left_text(share: float, spent_s: float) -> str:
     """How long a phase still takes, from what was done in the time that it had; empty at first."""
     if share < 0.02:
         return ""
-    return f", about {duration(spent_s * (1 - share) / share)} left"
+    return f", about {format_duration_s(spent_s * (1 - share) / share)} left"

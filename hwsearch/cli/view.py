@@ -15,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hwsearch.units import format_duration_s
+
 if TYPE_CHECKING:
     from hwsearch.study.trials.progress import Watcher
     from hwsearch.study.trials.records import Record
@@ -46,7 +48,7 @@ class Lines:
     def say(self, text: str) -> None:
         """Write a line."""
         self.wait()
-        sys.stderr.write(f"[{duration(self._said - self._begun):>7}] {text}\n")
+        sys.stderr.write(f"[{format_duration_s(self._said - self._begun):>7}] {text}\n")
         sys.stderr.flush()
 
     def wait(self) -> None:
@@ -88,7 +90,7 @@ class PlainView:
     def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
         """One line for a trial."""
         of = "" if planned is None else f" ({record.trial + 1} of {planned})"
-        left = "" if left_s is None else f", {duration(left_s)} left"
+        left = "" if left_s is None else f", {format_duration_s(left_s)} left"
         self._lines.say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
 
     def note(self, text: str) -> None:
@@ -146,11 +148,12 @@ class LiveView:
     def _draw(self) -> None:
         grid = Table.grid(padding=(0, 2))
         of = "" if self._planned is None else f" of {self._planned}"
-        left = "" if self._left_s is None else f", about {duration(self._left_s)} left"
+        left = "" if self._left_s is None else f", about {format_duration_s(self._left_s)} left"
         if self._deadline_s is not None:
             left = f", {left_text(self._deadline_s)}"
         grid.add_row(
-            "trials", f"{self._done}{of}, {duration(time.monotonic() - self._started)}{left}"
+            "trials",
+            f"{self._done}{of}, {format_duration_s(time.monotonic() - self._started)}{left}",
         )
         states = ", ".join(
             f"{count} {state.replace('_', ' ')}" for state, count in sorted(self._states.items())
@@ -199,16 +202,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def left_text(deadline_s: float) -> str:
     """What is left of the time limit."""
-    return f"{duration(max(0.0, deadline_s - time.monotonic()))} left of the limit"
+    return f"{format_duration_s(max(0.0, deadline_s - time.monotonic()))} left of the limit"
 
 
 def _better(record: "Record", best: "Record | None") -> bool:
     if record.accuracy is None:
         return False
     return best is None or best.accuracy is None or record.accuracy > best.accuracy
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

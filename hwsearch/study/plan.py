@@ -8,7 +8,7 @@ from hwsearch.study.asked.effort import (
     TRIAL_SHARE,
 )
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.units import format_quantity
+from hwsearch.units import format_duration_s, format_quantity
 
 #: Copies of its weights that a network in training has: gradients, momentum, averages.
 _COPIES = 4
@@ -36,11 +36,13 @@ def plan_text(bench: Workbench, left_s: float | None) -> str:
     bases_s = BASE_SHARE * left_s
     trials_s = TRIAL_SHARE * (left_s - bases_s)
     count = "" if settings.trial_count is None else f", at most {settings.trial_count} trials"
+    limit, for_bases, for_trials, for_finals = (
+        format_duration_s(s) for s in (left_s, bases_s, trials_s, left_s - bases_s - trials_s)
+    )
     return (
-        f"plan ({_duration(left_s)} left of the limit): {_duration(bases_s)} for base networks of "
-        f"{several} on {len(bench.data.train)} pictures, {_duration(trials_s)} for trials{count}, "
-        f"{_duration(left_s - bases_s - trials_s)} for {LEAST_FINALISTS} to {MOST_FINALISTS} "
-        "finalists and their files"
+        f"plan ({limit} left of the limit): {for_bases} for base networks of {several} on "
+        f"{len(bench.data.train)} pictures, {for_trials} for trials{count}, {for_finals} for "
+        f"{LEAST_FINALISTS} to {MOST_FINALISTS} finalists and their files"
     )
 
 
@@ -72,8 +74,3 @@ def dry_run_text(bench: Workbench, left_s: float | None) -> str:
 def _passes(steps: int, bench: Workbench) -> int:
     pictures = steps * bench.settings.space.training.batch_size
     return max(1, round(pictures / len(bench.data.train)))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hwsearch.cli import measure_view
 from hwsearch.cli.measure_view import BarView, LineView, left_text, open_measure_view
-from hwsearch.cli.view import duration
+from hwsearch.units import format_duration_s
 
 
 def test_time_left_follows_from_what_is_done() -> None:
@@ -17,8 +17,8 @@ def test_time_left_follows_from_what_is_done() -> None:
 
 
 def test_durations_are_rounded_to_seconds() -> None:
-    assert duration(59.4) == "59s"
-    assert duration(59.6) == "1m00s"
+    assert format_duration_s(59.4) == "59s"
+    assert format_duration_s(59.6) == "1m00s"
 
 
 def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
