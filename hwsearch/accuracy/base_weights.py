@@ -148,11 +148,11 @@ def base_network(
         training, source = _begun(ref, data, px, recipe, start)
         whole = round(WHOLE_SHARE * recipe.steps)
 
-        def told(before: int) -> OnStep | None:
+        def counted_from(before: int) -> OnStep | None:
             return None if on_step is None else lambda done, _: on_step(before + done, recipe.steps)
 
-        training.train_whole(whole, on_step=told(0))
-        training.anneal(recipe.steps - whole, widths=widths, on_step=told(whole))
+        training.train_whole(whole, on_step=counted_from(0))
+        training.anneal(recipe.steps - whole, widths=widths, on_step=counted_from(whole))
         return _kept(path, training, source, ref, data, px, recipe)
 
 

@@ -28,6 +28,10 @@ _LARGEST_GRADIENT_NORM: Final = 5.0
 _BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+#: For trainings that a clock ends: more steps than it allows.
+UNLIMITED_STEPS: Final = 1_000_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How long and how to train.

@@ -32,7 +32,7 @@ from hwsearch.accuracy.base_weights import (
     start_identity,
 )
 from hwsearch.accuracy.cached_network import cache_error
-from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
 from hwsearch.files import cache_folder, write_atomically
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.space.candidate import STAGES, canonical_json
@@ -310,15 +310,11 @@ class _Work:
     ) -> None:
         if self.timed:
             before_s = one.training.train_s
-            train(_MANY_STEPS, max(0.0, amount), on_step=self.on_step)
+            train(UNLIMITED_STEPS, max(0.0, amount), on_step=self.on_step)
             one.spent += one.training.train_s - before_s
         else:
             train(max(1, round(amount / (factor * one.step_effort))), None, on_step=self.on_step)
             one.spent += amount
-
-
-#: More steps than any clock allows.
-_MANY_STEPS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

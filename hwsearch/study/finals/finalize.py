@@ -14,15 +14,13 @@ from typing import Final, Self
 from torch import nn
 
 from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
-from hwsearch.accuracy.training import Recipe, Score
+from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
 from hwsearch.bits import FP32
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.study.asked.settings import derived_seed
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.final_time import FinalTime
 
-#: More steps than any clock allows.
-_MANY_STEPS: Final = 1_000_000_000
 #: A phase of its own, since an exported file is scored on the same pictures once more.
 _SCORING: Final = "held-out scoring"
 
@@ -119,7 +117,7 @@ def finalize(
             if final_time is not None:
                 rest = [one for one in missing[position - 1 :] if one.id in own]
                 seconds = final_time.seconds_for(rest)
-                recipe = replace(recipe, steps=_MANY_STEPS, seconds=seconds)
+                recipe = replace(recipe, steps=UNLIMITED_STEPS, seconds=seconds)
         finals[candidate.id] = _final(candidate, bench, recipe, on_step, on_final)
     return finals
 
