@@ -2,8 +2,7 @@
 
     python benchmarks/training_throughput.py
 
-And what fake quantization of weights and inputs adds, and that of outputs to it
-(``hwsearch.deploy.rounding``).
+And what fake quantization of weights and inputs adds.
 
 Interleaved rounds, the minimum of each, one process; prints ratios, since machines differ.
 """
@@ -11,7 +10,6 @@ Interleaved rounds, the minimum of each, one process; prints ratios, since machi
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import torch
@@ -22,7 +20,6 @@ from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.training import Recipe, calibration_batches, train
 from hwsearch.bits import INT8
-from hwsearch.deploy.rounding import round_outputs
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.quantize import calibrate, quantize
 
@@ -57,13 +54,11 @@ def plain_network(name: str, data: DataSet, px: int) -> nn.Module:
     return build(BackboneRef(name=name, classes=len(data.class_names)), px)
 
 
-def int8_network(name: str, data: DataSet, px: int, *, outputs: bool) -> nn.Module:
-    """Uniform int8, as it is fine-tuned or, with its outputs, as ``hwsearch.load`` gives it."""
+def int8_network(name: str, data: DataSet, px: int) -> nn.Module:
+    """Uniform int8, as it is fine-tuned."""
     model = plain_network(name, data, px)
     layers = [p for p, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     quantize(model, dict.fromkeys(layers, INT8), "affine")
-    if outputs:
-        round_outputs(model, px, "relu", "affine")
     calibrate(model, calibration_batches(data, px, batch_size=64, count=1))
     return model
 
@@ -81,11 +76,10 @@ def main() -> None:
     columns: dict[str, tuple[Callable[..., nn.Module], Callable[..., None]]] = {
         "plain": (plain_network, plain),
         "hwsearch": (plain_network, train),
-        "int8": (partial(int8_network, outputs=False), train),
-        "int8 outputs": (partial(int8_network, outputs=True), train),
+        "int8": (int8_network, train),
     }
     head = "".join(f" {label:>12s}" for label in columns)
-    print(f"{'ms/step':24s}{head}  plain/hwsearch  int8 outputs/int8")
+    print(f"{'ms/step':24s}{head}  plain/hwsearch  int8/hwsearch")
     for name in given.backbones:
         best = dict.fromkeys(columns, float("inf"))
         for _ in range(given.rounds):
@@ -97,7 +91,7 @@ def main() -> None:
         times = "".join(f" {1e3 * seconds / given.steps:12.1f}" for seconds in best.values())
         print(
             f"{name:24s}{times} {best['plain'] / best['hwsearch']:15.2f} "
-            f"{best['int8 outputs'] / best['int8']:18.2f}",
+            f"{best['int8'] / best['hwsearch']:14.2f}",
             flush=True,
         )
 

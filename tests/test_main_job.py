@@ -15,8 +15,6 @@ from safetensors.torch import load_file
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.ladder import Plan, held_out_score, inherit
 from hwsearch.bits import LayerBits
-from hwsearch.deploy.network_file import load_network
-from hwsearch.deploy.rounding import attach_outputs, attached_outputs
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
@@ -135,9 +133,6 @@ def test_weights_when_loaded_again_score_what_the_front_says(
             scheme="symmetric",
         )
         network = inherit(plan, data, batch_size=64)
-        # Where it rounds as its file does is said by the file alone.
-        stored = load_network(folder / "model.safetensors")[0]
-        attach_outputs(network, attached_outputs(stored), "symmetric")
         network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         score = held_out_score(network, data, model["input_px"])
         assert score.accuracy == pytest.approx(model["accuracy"], abs=1.5 / score.total)

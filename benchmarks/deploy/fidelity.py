@@ -134,7 +134,7 @@ def row(
 ) -> Row:
     """Train, export and compare one network."""
     recipe = Recipe(steps=steps, learning_rate=0.02)
-    model = fine_tune(bench.final_plan(candidate), data, recipe)
+    model = fine_tune(bench.plan(candidate), data, recipe)
     network = bench.describe(candidate)
     write_model(folder, model, network, bench.predictor, bench.card(candidate))
     px = candidate.input_px

@@ -43,7 +43,6 @@ from hwsearch.bits import INT8
 from hwsearch.deploy.export import export_onnx
 from hwsearch.deploy.ranges import observe_output_ranges
 from hwsearch.deploy.realised import runtime_name
-from hwsearch.deploy.rounding import align_biases, round_outputs
 from hwsearch.hardware.targets import load_profile
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.quantize import calibrate, quantize
@@ -69,9 +68,6 @@ def write_ours(network: nn.Module, calibration: Sequence[Tensor], path: Path) ->
     layers = [p for p, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     quantize(model, dict.fromkeys(layers, INT8), scheme)
     calibrate(model, calibration)
-    round_outputs(model, PX, "relu", scheme)
-    calibrate(model, calibration)
-    align_biases(model, PX)
     export_onnx(model, PX, path, output_ranges=observe_output_ranges(model, calibration))
 
 

@@ -17,7 +17,7 @@ from hwsearch.deploy.input_contract import (
 )
 from hwsearch.deploy.integer_ops import tensor_behind
 from hwsearch.deploy.onnx_graph import OPSET, Graph
-from hwsearch.deploy.plan import LayerPlan, output_grids, take_off
+from hwsearch.deploy.plan import LayerPlan, take_off
 from hwsearch.deploy.qdq import Quantizer, quantize_outputs
 from hwsearch.deploy.sites import find_sites
 from hwsearch.files import write_atomically
@@ -97,8 +97,7 @@ def export_onnx(
         output_ranges: least and greatest value behind integer layers, by path, and behind
             operations between them, where their output is to be quantized too
             (``observe_output_ranges``). Without them ONNX Runtime runs a
-            convolution in fp32 unless an integer layer reads its output directly. Where the model
-            rounds its output itself (``round_outputs``), its grid is taken.
+            convolution in fp32 unless an integer layer reads its output directly.
         dynamic_batch: leave the batch open; it is 1 otherwise, which runtimes optimize for.
         pictures: written into the file (``hwsearch.deploy.input_contract``).
         bake: let the file normalize pictures itself, so that it takes 0..255; needs ``pictures``.
@@ -121,7 +120,7 @@ def export_onnx(
     }
     quantizer = Quantizer(made)
     quantizer.quantize_layers()
-    quantize_outputs(quantizer, sites, operations, ranges, output_grids(model))
+    quantize_outputs(quantizer, sites, operations, ranges)
     halve(made.graph, made.plans)
     if bake and pictures is not None:
         bake_normalization(made.graph, pictures.mean, pictures.std)

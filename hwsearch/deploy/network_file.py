@@ -5,24 +5,23 @@ written into the header of the same file, so that a file which was moved still s
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, get_args
 
 from torch import Tensor, nn
 
-from hwsearch.deploy.rounding import OutputPlace, attach_outputs, attached_outputs
-from hwsearch.errors import BackboneError, RunError
+from hwsearch.errors import RunError
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.quantize import Scheme, quantize
 from hwsearch.nets.realize import pruned
 from hwsearch.space.candidate import Candidate, canonical_json
 
-#: Keys in the header of the file: what the network is; where its outputs are quantized, if any is.
+#: Key in the header of the file.
 _KEY: Final = "hwsearch"
-_OUTPUTS_KEY: Final = "hwsearch.outputs"
+#: Part of the names of tensors that versions before 0.3 kept for imitating the exported file.
+_IMITATION: Final = ".output_quantizer."
 _SCHEMA_VERSION: Final = 1
 
 Channels = tuple[float, float, float]
@@ -97,13 +96,7 @@ def network_bytes(model: nn.Module, card: NetworkCard) -> bytes:
     state = {
         name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()
     }
-    header = {_KEY: card.to_json()}
-    places = attached_outputs(model)
-    if places:
-        header[_OUTPUTS_KEY] = canonical_json(
-            {site: [place.module, place.grid_of] for site, place in places.items()}
-        )
-    return save(state, metadata=header)
+    return save(state, metadata={_KEY: card.to_json()})
 
 
 def read_card(path: Path) -> NetworkCard:
@@ -112,7 +105,7 @@ def read_card(path: Path) -> NetworkCard:
     Raises:
         RunError: it cannot be read, or does not say it.
     """
-    return _read(path, weights=False).card
+    return _read(path, weights=False)[0]
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
@@ -122,8 +115,7 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
         RunError: the file cannot be read or does not hold such a network.
         BackboneError: its backbone cannot be built here.
     """
-    content = _read(path, weights=True)
-    card = content.card
+    card, state = _read(path, weights=True)
     px = card.candidate.input_px
     blueprint = make_blueprint(card.ref, px)
     sizes = {group.name: group.channels for group in blueprint.graph.groups}
@@ -136,9 +128,10 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     model = pruned(build(card.ref, px), blueprint, removed)
     quantize(model, card.candidate.layer_bits, card.scheme)
     try:
-        attach_outputs(model, content.outputs, card.scheme)
-        model.load_state_dict(content.state)
-    except (BackboneError, RuntimeError) as error:
+        model.load_state_dict(
+            {name: tensor for name, tensor in state.items() if _IMITATION not in name}
+        )
+    except RuntimeError as error:
         raise RunError(
             f"the weights of {path} do not fit '{card.ref.name}' as it is built here "
             f"({' '.join(str(error).split())[:200]}); use the versions named in run.json"
@@ -146,16 +139,8 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     return model.eval(), card
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Content:
-    """What a file holds."""
-
-    card: NetworkCard
-    outputs: dict[str, OutputPlace]
-    state: Mapping[str, Tensor]
-
-
-def _read(path: Path, *, weights: bool) -> _Content:
+def _read(path: Path, *, weights: bool) -> tuple[NetworkCard, dict[str, Tensor]]:
+    """What a file says about its network, and its weights where they are wanted."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -169,26 +154,12 @@ def _read(path: Path, *, weights: bool) -> _Content:
     if _KEY not in header:
         raise RunError(f"{path} does not say which network it is of; make the run again")
     try:
-        return _Content(
-            card=NetworkCard.from_json(header[_KEY]),
-            outputs=_output_places(header.get(_OUTPUTS_KEY, "{}")),
-            state=state,
-        )
+        return NetworkCard.from_json(header[_KEY]), state
     except ValueError as error:
         raise RunError(
             f"{path} does not say which network it is of ({error}); "
             "it was written by another version of hwsearch"
         ) from None
-
-
-def _output_places(text: str) -> dict[str, OutputPlace]:
-    try:
-        return {
-            str(site): OutputPlace(module=str(module), grid_of=None if of is None else str(of))
-            for site, (module, of) in json.loads(text).items()
-        }
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _channels(values: Any) -> Channels:  # noqa: ANN401 - of a file

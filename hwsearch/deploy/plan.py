@@ -21,7 +21,6 @@ from hwsearch.nets.quantize import (
     WeightQuantizer,
     activation_quantizers,
     input_quantizer,
-    quantized_outputs,
     weight_quantizer,
 )
 
@@ -139,7 +138,7 @@ def _take_off(layer: nn.Conv2d | nn.Linear, path: str) -> LayerPlan:
     if of_input is not None:
         activation_bits = of_input.bits
         if of_input.bits <= 8:
-            found["grid"] = _grid(of_input, "input", path)
+            found["grid"] = _grid(of_input, path)
     return LayerPlan(path=path, bits=LayerBits(weight_bits, activation_bits), **found)
 
 
@@ -177,23 +176,10 @@ def _make_plain(layer: nn.Module, weight: Tensor) -> None:
     layer.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def output_grids(model: nn.Module) -> dict[str, Grid]:
-    """The grids that a module rounds its outputs to (``quantize_output``), by site.
-
-    Raises:
-        BackboneError: a quantizer holds values that are not finite.
-    """
-    return {
-        found.site: _grid(found.quantizer, "output", path)
-        for path, found in quantized_outputs(model).items()
-        if found.quantizer.bits <= 8
-    }
-
-
-def _grid(quantizer: ActivationQuantizer, end: str, path: str) -> Grid:
+def _grid(quantizer: ActivationQuantizer, path: str) -> Grid:
     scale = float(quantizer.scale)
     if not 0 < scale < float("inf"):
-        raise BackboneError(f"the {end} scale of '{path}' is {scale}; calibrate the network again")
+        raise BackboneError(f"the input scale of '{path}' is {scale}; calibrate the network again")
     return Grid(
         scale=scale,
         zero_point=int(quantizer.zero_point),

@@ -251,7 +251,6 @@ def quantize_outputs(
     sites: Mapping[str, Site],
     operations: Mapping[str, str],
     output_ranges: Mapping[str, tuple[float, float]],
-    trained: Mapping[str, Grid],
 ) -> None:
     """Quantize outputs at the sites that ranges are given for.
 
@@ -260,7 +259,6 @@ def quantize_outputs(
         sites: by path of the layer.
         operations: the tensors behind operations that run in integers, by name of the node.
         output_ranges: by path, path and ``:inner``, or name of the node.
-        trained: grids that the module rounds to itself, by the same keys; they go before ranges.
 
     Raises:
         BackboneError: a range is not finite, or for no layer that runs in int8.
@@ -276,7 +274,7 @@ def quantize_outputs(
         if node.op_type in PASSING:
             handed_on.append(node)
             continue
-        grid = trained.get(key) or quantizer.grid_at(tensor, least, greatest)
+        grid = quantizer.grid_at(tensor, least, greatest)
         if node.op_type in HARD:
             quantizer.quantize_hard(node, grid)
         else:

@@ -1,7 +1,12 @@
-"""Ranges of outputs on pictures, for the runtimes whose int8 kernels write int8."""
+"""Ranges of outputs on pictures, for the runtimes whose int8 kernels write int8.
+
+A range is not the least and the greatest value that was seen: it is narrowed to where rounding and
+clipping together have the least squared error, as scales of inputs are
+(``hwsearch.nets.quantize``).
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnx
@@ -9,16 +14,20 @@ from torch import Tensor, nn
 
 from hwsearch.deploy.float_graph import FloatGraph, float_graph
 from hwsearch.deploy.integer_ops import integer_operations
-from hwsearch.deploy.onnx_graph import Graph
-from hwsearch.deploy.plan import take_off
+from hwsearch.deploy.onnx_graph import Array, Graph
+from hwsearch.deploy.plan import Grid, take_off
 from hwsearch.deploy.qdq import INNER
 from hwsearch.deploy.sites import find_sites
 from hwsearch.errors import BackboneError
 from hwsearch.hardware.runtime_family import Family
+from hwsearch.nets.quantize import CLIP_SHARES, sample_stride
 
 #: How far a runtime's int8 convolution reaches: up to a ReLU, with kernels of their own for what
 #: follows (``hwsearch.deploy.integer_ops``), or over any activation and one residual add.
 Fusion = Literal["relu", "residual"]
+
+#: Values of an output that are kept for each picture: 256 pictures have enough for a search.
+_SAMPLES_PER_PICTURE: Final = 1_024
 
 
 def fusion_of(family: Family) -> Fusion | None:
@@ -31,11 +40,11 @@ def fusion_of(family: Family) -> Fusion | None:
 def observe_output_ranges(
     model: nn.Module, batches: Iterable[Tensor], *, fusion: Fusion = "relu"
 ) -> dict[str, tuple[float, float]]:
-    """The least and greatest output, on pictures, of what runs in integers.
+    """The range of outputs, on pictures, of what runs in integers.
 
-    Weights are quantized meanwhile, activations are not, as in calibration. Products have no
-    entry, since runtimes write theirs in floating point without a loss of speed, and neither has
-    what makes the result of the network.
+    It is where rounding to 8 bits has the least squared error. Weights are quantized meanwhile,
+    activations are not, as in calibration. Products have no entry, since runtimes write theirs in
+    floating point without a loss of speed, and neither has what makes the result of the network.
 
     Args:
         model: with fake quantization; it is left as it is.
@@ -62,8 +71,9 @@ def observe_output_ranges(
     if not wanted:
         return {}
     tensors = list(dict.fromkeys(wanted.values()))
-    extremes = _extremes(made.graph, tensors, _singles(first, pictures))
-    return {key: extremes[tensor] for key, tensor in wanted.items()}
+    scheme = next(plan.grid for plan in made.plans.values() if plan.grid is not None)
+    found = _clipped_ranges(made.graph, tensors, _singles(first, pictures), scheme)
+    return {key: found[tensor] for key, tensor in wanted.items()}
 
 
 def wanted_tensors(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
@@ -82,16 +92,14 @@ def wanted_tensors(made: FloatGraph, fusion: Fusion) -> dict[str, str]:
     return wanted
 
 
-def _singles(first: Tensor, rest: Iterator[Tensor]) -> Iterator[np.ndarray[Any, Any]]:
+def _singles(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Array]:
     """Pictures one by one, as the graph of batch 1 takes them."""
     for batch in (first, *rest):
         for picture in batch.detach().cpu().float().contiguous().numpy():
             yield picture[None]
 
 
-def tensors_of(
-    graph: Graph, tensors: Sequence[str]
-) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+def tensors_of(graph: Graph, tensors: Sequence[str]) -> Callable[[Array], list[Array]]:
     """What computes these tensors of a graph for one picture, in ONNX Runtime."""
     import onnxruntime
     import torch
@@ -110,19 +118,37 @@ def tensors_of(
     return lambda picture: list(session.run(list(tensors), {graph.input: picture}))
 
 
-def _extremes(
-    graph: Graph, tensors: Sequence[str], pictures: Iterable[np.ndarray[Any, Any]]
+def _clipped_ranges(
+    graph: Graph, tensors: Sequence[str], pictures: Iterable[Array], scheme: Grid
 ) -> dict[str, tuple[float, float]]:
     compute = tensors_of(graph, tensors)
     low = np.full(len(tensors), np.inf)
     high = np.full(len(tensors), -np.inf)
+    samples: list[list[Array]] = [[] for _ in tensors]
     for picture in pictures:
         values = compute(picture)
         low = np.minimum(low, [value.min() for value in values])
         high = np.maximum(high, [value.max() for value in values])
+        for kept, value in zip(samples, values, strict=True):
+            kept.append(value.ravel()[:: sample_stride(value.size, _SAMPLES_PER_PICTURE)].copy())
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise BackboneError("outputs are not finite on the pictures; check the weights")
     return {
-        name: (float(least), float(greatest))
-        for name, least, greatest in zip(tensors, low, high, strict=True)
+        name: _least_error_range(np.concatenate(kept), float(least), float(greatest), scheme)
+        for name, kept, least, greatest in zip(tensors, samples, low, high, strict=True)
     }
+
+
+def _least_error_range(
+    values: Array, least: float, greatest: float, scheme: Grid
+) -> tuple[float, float]:
+    """The share of a range whose grid of 8 bits has the least squared error on values."""
+
+    def error(share: float) -> float:
+        grid = scheme.over(least * share, greatest * share)
+        integers = np.rint(values / grid.scale) + grid.zero_point
+        rounded = grid.scale * (integers.clip(grid.low, grid.high) - grid.zero_point)
+        return float(np.square(rounded - values).mean())
+
+    best = min(reversed(CLIP_SHARES), key=error)  # of equal ones the widest
+    return least * best, greatest * best

@@ -2,8 +2,8 @@
 
 - Weights: per output channel, symmetric, without the most negative value.
 - Activations: one scale per tensor, at the input of each quantized layer; symmetric where the
-  runtime wants it (TensorRT), affine elsewhere. At the output of a module too, where it is told
-  that the runtime rounds there (``quantize_output``).
+  runtime wants it (TensorRT), affine elsewhere. Outputs are rounded in the exported file only
+  (``hwsearch.deploy.ranges``).
 - 16 bits: rounded to half precision. 32 bits: untouched.
 - Gradients pass straight through (STE, arXiv:1308.3432) inside the clipping range.
 
@@ -33,7 +33,7 @@ Scheme = Literal["symmetric", "affine"]
 #: 4,096 and 65,536 gave the same scale to within one grid step.
 _SAMPLES_PER_BATCH: Final = 8_192
 #: Shares of the largest magnitude that are tried as clipping point.
-_CLIP_GRID: Final = tuple(0.2 + 0.04 * step for step in range(21))
+CLIP_SHARES: Final = tuple(0.2 + 0.04 * step for step in range(21))
 
 
 class WeightQuantizer(nn.Module):
@@ -79,7 +79,7 @@ class ActivationQuantizer(nn.Module):
         """Quantize a tensor of any shape; only look at it while observing."""
         if self.observing:
             flat = values.detach().reshape(-1)
-            self._samples.append(flat[:: _stride(flat.numel())].clone())
+            self._samples.append(flat[:: sample_stride(flat.numel(), _SAMPLES_PER_BATCH)].clone())
             self._extremes.append(torch.stack(torch.aminmax(flat)))
             return values
         if not self.enabled or self.bits == 32:
@@ -106,7 +106,7 @@ class ActivationQuantizer(nn.Module):
         if not (torch.isfinite(samples).all() and low > -float("inf") and high < float("inf")):
             raise BackboneError("activations are not finite during calibration; check the weights")
         best = float("inf")
-        for share in _CLIP_GRID:
+        for share in CLIP_SHARES:
             scale, zero_point = self._grid(low * share, high * share)
             quantized = torch.fake_quantize_per_tensor_affine(
                 samples, scale, zero_point, self.low, self.high
@@ -127,29 +127,6 @@ class ActivationQuantizer(nn.Module):
             scale = max((high - low) / self.high, 1e-12)
             zero_point = round(-low / scale)
         return self.scale.new_tensor([scale]), self.zero_point.new_tensor([zero_point])
-
-
-class OutputQuantizer(nn.Module):
-    """Quantizes what a module returns, as an integer kernel of the runtime writes it.
-
-    Attributes:
-        site: what the exported file calls the place (``hwsearch.deploy.ranges``).
-        grid_of: path of the layer whose input has the same grid; None for a grid of its own.
-        quantizer: shared with that layer, so that both round alike.
-    """
-
-    def __init__(self, site: str, grid_of: str | None, quantizer: ActivationQuantizer) -> None:
-        super().__init__()
-        self.site = site
-        self.grid_of = grid_of
-        self.quantizer = quantizer
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Quantize a tensor of any shape; a shared scale is chosen by its layer alone."""
-        if self.quantizer.observing and self.grid_of is not None:
-            return values
-        quantized: Tensor = self.quantizer(values)
-        return quantized
 
 
 def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) -> None:
@@ -184,38 +161,6 @@ def quantize(model: nn.Module, bits: Mapping[str, LayerBits], scheme: Scheme) ->
                 "input_quantizer", ActivationQuantizer(layer_bits.activation_bits, scheme)
             )
             layer.register_forward_pre_hook(_quantize_input)
-
-
-def quantize_output(
-    model: nn.Module, path: str, *, site: str, grid_of: str | None, scheme: Scheme
-) -> None:
-    """Quantize what a module returns to 8 bits, in place; ``calibrate`` before use.
-
-    Args:
-        model: quantized, so that the layer whose grid is shared has one.
-        path: of a module that returns one tensor.
-        site: what the exported file calls the place.
-        grid_of: path of the layer whose input has the same grid; None for a grid of its own.
-        scheme: of a grid of its own.
-
-    Raises:
-        BackboneError: there is no such module, its output is quantized already, or the layer named
-            has no quantized input of 8 bits.
-    """
-    try:
-        module = model.get_submodule(path)
-        layer = None if grid_of is None else model.get_submodule(grid_of)
-    except AttributeError:
-        raise BackboneError(
-            f"the network has no module '{path}', or no layer '{grid_of}', to quantize an output"
-        ) from None
-    if output_quantizer(module) is not None:
-        raise BackboneError(f"the output of '{path}' is quantized already")
-    shared = ActivationQuantizer(8, scheme) if layer is None else input_quantizer(layer)
-    if shared is None or shared.bits != 8:
-        raise BackboneError(f"the input of '{grid_of}' has no grid of 8 bits to share")
-    module.add_module("output_quantizer", OutputQuantizer(site, grid_of, shared))
-    module.register_forward_hook(_quantize_output)
 
 
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -254,7 +199,7 @@ def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:
 
 
 def quantizers_of(module: nn.Module) -> list[WeightQuantizer | ActivationQuantizer]:
-    """All quantizers within a module: of weights, inputs and outputs."""
+    """All quantizers within a module: of weights and inputs."""
     return [m for m in module.modules() if isinstance(m, WeightQuantizer | ActivationQuantizer)]
 
 
@@ -268,18 +213,6 @@ def input_quantizer(layer: nn.Module) -> ActivationQuantizer | None:
     """What quantizes the input of a layer, if anything does."""
     found = dict(layer.named_children()).get("input_quantizer")
     return found if isinstance(found, ActivationQuantizer) else None
-
-
-def output_quantizer(module: nn.Module) -> OutputQuantizer | None:
-    """What quantizes the output of a module, if anything does."""
-    found = dict(module.named_children()).get("output_quantizer")
-    return found if isinstance(found, OutputQuantizer) else None
-
-
-def quantized_outputs(model: nn.Module) -> dict[str, OutputQuantizer]:
-    """What quantizes outputs, by path of the module that returns them."""
-    found = ((path, output_quantizer(module)) for path, module in model.named_modules())
-    return {path: quantizer for path, quantizer in found if quantizer is not None}
 
 
 def without_quantization(model: nn.Module) -> nn.Module:
@@ -323,14 +256,18 @@ def activations_in_float(model: nn.Module) -> Iterator[None]:
             quantizer.enabled = enabled
 
 
-def _stride(values: int) -> int:
-    """Every how many values one is kept.
+def sample_stride(values: int, most: int) -> int:
+    """Every how many values one is kept for choosing a scale.
 
     Without a factor in common with their number, so that the ones kept come from every channel,
     row and column. With a divisor they are all of one column: at the dark edge of the digits the
     scale came out four times too small, and uniform int8 at 62 % instead of 99 %.
+
+    Args:
+        values: how many there are.
+        most: about how many are kept.
     """
-    stride = max(1, values // _SAMPLES_PER_BATCH)
+    stride = max(1, values // most)
     while math.gcd(stride, values) != 1:
         stride += 1
     return stride
@@ -340,13 +277,6 @@ def _quantize_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...
     quantizer = layer.input_quantizer
     assert isinstance(quantizer, ActivationQuantizer)
     return (quantizer(inputs[0]), *inputs[1:])
-
-
-def _quantize_output(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    quantizer = output_quantizer(module)
-    assert quantizer is not None
-    quantized: Tensor = quantizer(output)
-    return quantized
 
 
 class _Half(torch.autograd.Function):
@@ -382,7 +312,7 @@ def _weight_clip(weight: Tensor, bits: int) -> Tensor:
     if bits >= 8:
         return clip
     best = torch.full_like(clip, float("inf"))
-    for share in _CLIP_GRID:
+    for share in CLIP_SHARES:
         tried = torch.full_like(clip, share)
         error = (_quantize_weight(weight, tried, bits) - weight).square().flatten(1).mean(1)
         clip = torch.where(error <= best, tried, clip)

@@ -18,13 +18,9 @@ from hwsearch.nets.quantize import (
     activation_quantizers,
     activations_in_float,
     calibrate,
-    input_quantizer,
     only,
     quantize,
-    quantize_output,
-    quantized_outputs,
     quantizers_of,
-    without_quantization,
 )
 
 INTEGER_BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -409,86 +405,3 @@ def test_samples_when_taken_come_from_every_row_column_and_channel(shape: tuple[
         (samples,) = quantizer._samples
         counts = torch.bincount(samples.long(), minlength=shape[axis])
         assert counts.min() > 0.8 * counts.max()
-
-
-def with_outputs() -> nn.Module:
-    """The output of "two" on a grid of its own, that of "one" on the grid of "two"."""
-    model = quantized(Net(), INT8)
-    quantize_output(model, "one", site="one:inner", grid_of="two", scheme="affine")
-    quantize_output(model, "two", site="two", grid_of=None, scheme="affine")
-    calibrate(model, [pictures()])
-    return model
-
-
-def test_output_when_quantized_lies_on_its_grid() -> None:
-    model = with_outputs()
-    seen: dict[str, Tensor] = {}
-    for path in ("one", "two"):
-        model.get_submodule(path).register_forward_hook(
-            lambda _module, _given, output, path=path: seen.update({path: output})
-        )
-    with torch.no_grad():
-        model(pictures())
-    for path, found in quantized_outputs(model).items():
-        steps = seen[path] / found.quantizer.scale
-        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
-
-
-def test_output_when_it_has_a_layer_s_grid_shares_its_quantizer() -> None:
-    model = with_outputs()
-    found = quantized_outputs(model)
-    assert {path: (one.site, one.grid_of) for path, one in found.items()} == {
-        "one": ("one:inner", "two"),
-        "two": ("two", None),
-    }
-    layer = model.get_submodule("two")
-    assert found["one"].quantizer is input_quantizer(layer)
-    assert found["two"].quantizer is not input_quantizer(layer)
-    again = copy.deepcopy(model)
-    assert quantized_outputs(again)["one"].quantizer is input_quantizer(again.get_submodule("two"))
-    assert quantized_outputs(again)["one"].quantizer is not found["one"].quantizer
-
-
-def test_scale_when_shared_is_chosen_on_what_the_layer_reads() -> None:
-    plain, model = quantized(Net(), INT8), with_outputs()
-    model.load_state_dict(plain.state_dict(), strict=False)
-    calibrate(model, [pictures()])
-    name = "two.input_quantizer.scale"
-    assert torch.equal(model.state_dict()[name], plain.state_dict()[name])
-
-
-def test_outputs_when_activations_are_float_are_float() -> None:
-    model = with_outputs()
-    bare = without_quantization(model)
-    for quantizer in quantizers_of(model):
-        if isinstance(quantizer, WeightQuantizer):
-            quantizer.enabled = False
-    with torch.no_grad():
-        quantized_logits, expected = model(pictures()), bare(pictures())
-        with activations_in_float(model):
-            assert torch.equal(model(pictures()), expected)
-    assert not torch.equal(quantized_logits, expected)
-
-
-def test_only_when_outputs_are_quantized_leaves_theirs_in_float() -> None:
-    model = with_outputs()
-    own = quantized_outputs(model)["two"].quantizer
-    with only(model, "two"):
-        assert not own.enabled
-    assert own.enabled
-
-
-@pytest.mark.parametrize(
-    ("path", "grid_of", "message"),
-    [
-        ("gone", None, "no module 'gone'"),
-        ("two", "gone", "no layer 'gone'"),
-        ("one", "two", "the output of 'one' is quantized already"),
-        ("head", "spare", "the input of 'spare' has no grid of 8 bits to share"),
-    ],
-)
-def test_output_when_it_cannot_be_quantized_is_refused(
-    path: str, grid_of: str | None, message: str
-) -> None:
-    with pytest.raises(BackboneError, match=message):
-        quantize_output(with_outputs(), path, site="x", grid_of=grid_of, scheme="affine")

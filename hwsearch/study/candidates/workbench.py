@@ -7,7 +7,7 @@ is never trained.
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,6 @@ from hwsearch.accuracy.sensitivity import sensitivity_table
 from hwsearch.accuracy.training import Recipe
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.network_file import NetworkCard
-from hwsearch.deploy.ranges import Fusion, fusion_of
 from hwsearch.deploy.runnable import layers_without_int8
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
@@ -225,10 +224,6 @@ class Workbench:
             scheme=self.profile.activation_quantization,
         )
 
-    def final_plan(self, candidate: Candidate) -> Plan:
-        """The same for full fine-tuning, after which the network rounds wherever its file does."""
-        return replace(self.plan(candidate), fusion=self.fusion)
-
     def card(self, candidate: Candidate) -> NetworkCard:
         """What a candidate's network is, as it is written beside its weights."""
         return NetworkCard(
@@ -273,11 +268,6 @@ class Workbench:
     def timed(self, phase: str) -> "_Timer":
         """Add the time of a ``with`` block to a phase."""
         return _Timer(self.wall_s, phase)
-
-    @property
-    def fusion(self) -> Fusion | None:
-        """How far the integer kernels of the target's runtime reach."""
-        return fusion_of(family_of(self.profile.runtime))
 
     @property
     def export_s(self) -> float:

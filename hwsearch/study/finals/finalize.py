@@ -131,7 +131,7 @@ def _final(
 ) -> FinalScore:
     begin = time.monotonic()
     with bench.timed("finalize"):
-        model = fine_tune(bench.final_plan(candidate), bench.data, recipe, on_step=on_step)
+        model = fine_tune(bench.plan(candidate), bench.data, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
     with bench.timed(_SCORING):
         held_out = held_out_score(model, bench.data, candidate.input_px)
