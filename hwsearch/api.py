@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, overload
 
 from hwsearch.errors import NothingFitsError, RunError
-from hwsearch.report.stored import FrontFile, ModelEntry
-from hwsearch.study.asked.preflight import Checked, check, preflight, stored_run
+from hwsearch.report.stored import FrontFile, ModelEntry, read_run_file
+from hwsearch.study.asked.preflight import Checked, check, preflight
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.units import parse_duration_s
 
@@ -218,26 +218,29 @@ def resume(
     from hwsearch.study.coordinator import Run
     from hwsearch.study.trials.progress import Silent
 
-    stored = stored_run(folder)
+    stored = read_run_file(folder)
     changes: dict[str, object] = {}
     if trials is not None:
         changes["trials"] = trials
     if time_limit is not None:
         changes["time_limit_s"] = parse_duration_s(time_limit)
-    settings = RunSettings.model_validate({**stored["configuration"], **changes})
+    settings = RunSettings.model_validate({**stored.configuration, **changes})
     work = Run(
         checked=preflight(settings),
         folder=folder,
-        command=stored["command"],
+        command=stored.command,
         watcher=watcher or Silent(),
-        started=datetime.fromisoformat(stored["started"]),
-        earlier_wall_s=stored["wall_s"],
+        started=stored.started,
+        earlier_wall_s=stored.wall_s,
     )
     return search_and_ship(work)
 
 
 def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
     """A network of a finished run, pruned and fake-quantized, for more training.
+
+    It rounds weights and inputs of its layers as the exported file does, but not their outputs: its
+    answers differ from those of the file for some pictures. The file's score is the one reported.
 
     Args:
         run: folder of the run.
@@ -252,7 +255,7 @@ def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
         BackboneError: its backbone cannot be built here.
     """
     from hwsearch.deploy.network_file import load_network
-    from hwsearch.ship.run_folder import chosen, open_run
+    from hwsearch.study.run_folder import chosen, open_run
     from hwsearch.study.written.output import WEIGHTS_FILE
 
     if trial == "all":
@@ -269,7 +272,7 @@ def export(
     bake: bool = False,
     watcher: "Watcher | None" = None,
 ) -> list[Path]:
-    """Write the ONNX files of a finished run anew.
+    """Write the ONNX files of a finished run anew and score them.
 
     Args:
         run: folder of the run.

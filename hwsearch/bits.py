@@ -39,11 +39,6 @@ class LayerBits:
             raise ValueError(f"'{text}' is not of the form W8A8")
         return cls(int(match[1]), int(match[2]))
 
-    @property
-    def is_float(self) -> bool:
-        """Whether both widths are floating point."""
-        return self.weight_bits > 8 and self.activation_bits > 8
-
     def __str__(self) -> str:
         return f"W{self.weight_bits}A{self.activation_bits}"
 

@@ -156,7 +156,7 @@ def test_folder_when_it_cannot_be_made_says_why(checked: Checked, tmp_path: Path
 
 
 def test_resume_when_the_folder_holds_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds no run to resume \(run\.json is missing\)"):
+    with pytest.raises(RunError, match=r"holds no run \(run\.json is missing\)"):
         api.resume(tmp_path)
 
 

@@ -34,12 +34,3 @@ def test_bits_when_float_weights_meet_other_activations(weight: int, activation:
 def test_bits_when_text_is_of_another_form(text: str) -> None:
     with pytest.raises(ValueError, match="is not of the form W8A8"):
         LayerBits.parse(text)
-
-
-def test_is_float_when_weights_alone_are_integers() -> None:
-    assert [bits.is_float for bits in (FP32, FP16, INT8, LayerBits(4, 16))] == [
-        True,
-        True,
-        False,
-        False,
-    ]

@@ -20,7 +20,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 #: Folders of the project; what else lies in a checkout is not ours (.venv, caches, run folders).
-FOLDERS = (".ci", "benchmarks", "hw_profiles", "hwsearch", "search_spaces", "tests")
+FOLDERS = (".ci", "benchmarks", "docs", "hw_profiles", "hwsearch", "search_spaces", "tests")
 TEXT_SUFFIXES = {"", ".csv", ".json", ".md", ".py", ".toml", ".typed", ".yaml", ".yml"}
 
 #: Modules that read or write pickle, or whose files hold one.
@@ -70,29 +70,6 @@ def dangers(source: str) -> list[str]:
     return found
 
 
-def untyped(source: str) -> list[str]:
-    """Functions with an argument or a result that has no annotation."""
-    found = []
-    tree = ast.parse(source)
-    methods = {
-        id(item)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-        for item in node.body
-        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-        and "staticmethod" not in {ast.unparse(mark) for mark in item.decorator_list}
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            given = node.args
-            # The first argument of a method is the instance or the class.
-            named = [*given.posonlyargs, *given.args][1 if id(node) in methods else 0 :]
-            named += [*given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
-            if node.returns is None or any(one.annotation is None for one in named):
-                found.append(f"{node.name} on line {node.lineno}")
-    return found
-
-
 def project_texts() -> list[Path]:
     """Every text file of the project, of its top level too."""
     inside = (path for name in FOLDERS for path in (ROOT / name).rglob("*"))
@@ -101,13 +78,6 @@ def project_texts() -> list[Path]:
         path
         for path in (*ROOT.iterdir(), *inside, results)
         if path.is_file() and path.suffix in TEXT_SUFFIXES and "__pycache__" not in path.parts
-    )
-
-
-def written_lines(paths: list[Path]) -> int:
-    """Lines that are not blank."""
-    return sum(
-        bool(line.strip()) for path in paths for line in path.read_text("utf-8").splitlines()
     )
 
 
@@ -131,15 +101,9 @@ def test_the_files_of_each_folder_are_found() -> None:
     assert not any(name.startswith(".venv") for name in names)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_each_source_opens_with_a_docstring(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
-    assert docstring, f"{relative(path)} does not say what it is for"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_no_source_reads_what_could_run_code(path: Path) -> None:
-    assert dangers(path.read_text("utf-8")) == []
+def test_no_source_reads_what_could_run_code() -> None:
+    found = {relative(path): dangers(path.read_text("utf-8")) for path in SOURCES}
+    assert {name: what for name, what in found.items() if what} == {}
 
 
 @pytest.mark.parametrize(
@@ -160,23 +124,6 @@ def test_danger_is_seen_when_it_is_there(source: str) -> None:
 def test_safe_readers_are_no_danger() -> None:
     source = "import yaml\nyaml.safe_load(text)\ntorch.load(path, weights_only=True)"
     assert dangers(source) == []
-
-
-@pytest.mark.parametrize("path", [*SOURCES, *TESTS, *BENCHMARKS], ids=relative)
-def test_every_function_is_annotated(path: Path) -> None:
-    assert untyped(path.read_text("utf-8")) == []
-
-
-def test_a_missing_annotation_is_seen() -> None:
-    source = """
-class A:
-    def fine(self, x: int) -> int: ...
-    @staticmethod
-    def first(x) -> int: ...
-    def result(self): ...
-def many(*values, key: int) -> None: ...
-"""
-    assert untyped(source) == ["many on line 7", "first on line 5", "result on line 6"]
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:
@@ -204,11 +151,6 @@ def test_no_name_of_a_test_file_is_used_twice() -> None:
     # Without __init__.py in the folders of tests, pytest imports them by that name.
     names = [path.name for path in TESTS if path.name != "conftest.py"]
     assert sorted(names) == sorted(set(names))
-
-
-def test_there_are_as_many_lines_of_tests_as_of_source() -> None:
-    source, tests = written_lines(SOURCES), written_lines(TESTS)
-    assert tests >= source, f"{tests} lines of tests for {source} lines of source"
 
 
 def test_the_command_for_the_tests_is_told_to_contributors() -> None:

@@ -30,7 +30,6 @@ from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, fine_tune
 from hwsearch.accuracy.training import Recipe, calibration_batches
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.realised import realised_bits
-from hwsearch.hardware.runtime_family import family_of
 from hwsearch.hardware.targets import load_profile
 from hwsearch.ship.export import ExportOptions, export_model
 from hwsearch.space.candidate import Candidate
@@ -141,10 +140,9 @@ def row(
     runtime = bench.profile.runtime
     made = export_model(
         folder,
-        family_of(runtime),
+        runtime,
         calibration_batches(data, px, batch_size=64, count=CALIBRATION_BATCHES),
         ExportOptions(),
-        runtime=runtime,
     )
     onnx.checker.check_model(onnx.load(made.path), full_check=True)
     asked = {layer.path: layer.bits for layer in made.layers}

@@ -31,8 +31,8 @@ from predictor_room import Options, Row, show, spread
 
 from hwsearch.accuracy.agreement import agreement
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import CALIBRATION_BATCHES
-from hwsearch.accuracy.training import STATISTICS_BATCHES
+from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, held_out_score
+from hwsearch.accuracy.training import STATISTICS_BATCHES, Score
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
 from hwsearch.study.asked.pictures import load_pictures
@@ -137,6 +137,7 @@ def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
     for score in rungs(candidate, bench, Pace(), _silent):
         accuracies.append(score.accuracy)
         rungs_s.append(time.perf_counter() - start)
+    held_out: list[Score] = []
     full = finalize(
         (candidate,),
         (),
@@ -144,15 +145,15 @@ def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
         bench,
         on_phase=_silent,
         on_step=_silent,
-        on_final=_silent,
+        on_final=lambda _, model: held_out.append(held_out_score(model, data, px)),
     )[candidate.id]
+    scores = [full.validation, *held_out]
     return Climb(
         backbone=candidate.backbone,
         free={"sensitivity": -lost, "MACs": float(macs)},
         accuracies=tuple(accuracies),
         rungs_s=tuple(rungs_s),
-        truth=(full.validation.correct + full.held_out.correct)
-        / (full.validation.total + full.held_out.total),
+        truth=sum(score.correct for score in scores) / sum(score.total for score in scores),
         full_s=full.train_s,
         bound_s=macs * rung0_pictures(data, bench.settings.space.training.batch_size) / peak_macs_s,
     )

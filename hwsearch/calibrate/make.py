@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from hwsearch.bits import LayerBits
 from hwsearch.calibrate.recipe import Recipe
 from hwsearch.deploy.export import export_onnx
-from hwsearch.deploy.ranges import Fusion, observe_output_ranges
+from hwsearch.deploy.ranges import observe_output_ranges
+from hwsearch.hardware.runtimes import Fusion
 from hwsearch.nets.backbone import build
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.nets.quantize import Scheme, calibrate, quantize

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -11,7 +11,6 @@ from hwsearch.bits import FP16, INT8, LayerBits
 from hwsearch.calibrate.fitting import Fitted, Identity, fit_target
 from hwsearch.calibrate.make import write_net
 from hwsearch.calibrate.pool import Blueprints, PoolNet, draw_pool
-from hwsearch.deploy.ranges import Fusion
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import kernel_table
@@ -19,7 +18,7 @@ from hwsearch.hardware.kernels import KernelKind
 from hwsearch.hardware.learned.choose import choose_networks
 from hwsearch.hardware.learned.fit import LEAST_NETWORKS
 from hwsearch.hardware.learned.terms import classify, latency_terms, sum_terms
-from hwsearch.hardware.measure.places import Place, Runtime
+from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.protocol import (
     WARN_PERCENT,
     MeasuredNet,
@@ -31,6 +30,7 @@ from hwsearch.hardware.measure.protocol import (
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import Energy, HardwareProfile
+from hwsearch.hardware.runtimes import RUNNER_NAMES, Runner, runner_facts
 
 #: Nets that are drawn for each one that is measured.
 _POOL_FACTOR: Final = 8
@@ -44,18 +44,6 @@ _FIT_S: Final = 25.0
 
 #: What ONNX files can say of a layer's bits.
 _EXPORTED: Final = (FP16, INT8)
-_NAMES: Final[Mapping[Runtime, str]] = {
-    "onnxruntime": "ONNX Runtime",
-    "onnxruntime-cuda": "ONNX Runtime, CUDA",
-    "openvino": "OpenVINO",
-    "trtexec": "TensorRT",
-}
-_FUSIONS: Final[Mapping[Runtime, Fusion | None]] = {
-    "onnxruntime": "relu",
-    "onnxruntime-cuda": "relu",
-    "openvino": None,  # it needs no quantized outputs
-    "trtexec": "residual",
-}
 
 
 class Watcher(Protocol):
@@ -92,7 +80,7 @@ class Plan:
     base: HardwareProfile
     nets: int = 30
     threads: int = 1
-    runtime: Runtime | None = None
+    runtime: Runner | None = None
     time_limit_s: float = 600.0
     seed: int = 0
 
@@ -103,7 +91,7 @@ class Plan:
             )
 
     @property
-    def runs_in(self) -> Runtime:
+    def runs_in(self) -> Runner:
         """What runs the nets."""
         return self.runtime or self.place.default_runtime
 
@@ -255,7 +243,7 @@ def identity(plan: Plan, report: MeasureReport) -> Identity:
     features = f" ({', '.join(report.cpu_features)})" if report.cpu_features else ""
     device = report.device + (features if report.device == report.cpu else "")
     threads = f"{report.threads} thread" + ("" if report.threads == 1 else "s")
-    runtime = _NAMES[report.runtime]
+    runtime = RUNNER_NAMES[report.runtime]
     return Identity(
         name=plan.name,
         summary=f"{report.device}, {runtime}, {threads}, as measured",
@@ -291,7 +279,7 @@ def _files(
                 blueprints.of(net.recipe.ref, net.recipe.input_px),
                 path,
                 scheme=plan.base.activation_quantization,
-                fusion=_FUSIONS[plan.runs_in],
+                fusion=runner_facts(plan.runs_in).fusion,
                 seed=plan.seed,
             )
         files[net.recipe.name] = path
@@ -318,7 +306,7 @@ def _provenance(report: MeasureReport) -> Provenance:
     return Provenance(
         source="measured",
         reference=(
-            f"hwsearch profile measure: {len(report.nets)} nets, {_NAMES[report.runtime]} "
+            f"hwsearch profile measure: {len(report.nets)} nets, {RUNNER_NAMES[report.runtime]} "
             f"{report.runtime_version}, {report.threads} pinned, the least of the medians of "
             f"interleaved rounds; noise floor {report.noise_floor_percent:.2g} %{drift}"
         ),

@@ -15,7 +15,8 @@ from hwsearch.files import cache_folder
 
 if TYPE_CHECKING:
     from hwsearch.calibrate.measuring import Plan
-    from hwsearch.hardware.measure.places import Place, Runtime
+    from hwsearch.hardware.measure.places import Place
+    from hwsearch.hardware.runtimes import Runner
 
 
 @click.command(name="measure")
@@ -66,7 +67,7 @@ def command(
     name: str | None,
     base: str,
     nets: int,
-    runtime: "Runtime | None",
+    runtime: "Runner | None",
     threads: int,
     time_limit: str,
     out: Path | None,

@@ -92,7 +92,8 @@ def command(
     hwsearch run --target jetson --budget 10ms
     hwsearch run --target jetson-nano --budget 8ms --data pictures/ --time-limit 20m
     """  # noqa: D301 - \b is click's mark for a paragraph that is not wrapped
-    from hwsearch.study.asked.preflight import check, stored_run
+    from hwsearch.report.stored import read_run_file
+    from hwsearch.study.asked.preflight import check
 
     if resume_folder is not None:
         if target is not None or budgets:
@@ -101,7 +102,7 @@ def command(
             raise RunError("--resume goes on as the run began; leave --effort and --dry-run out")
         if not resume_folder.is_dir():
             raise RunError(f"{resume_folder} is not a folder; give a run folder, as in results/")
-        stored_run(resume_folder)
+        read_run_file(resume_folder)
     elif target is None:
         raise RunError("no --target was given; see hwsearch targets, or try --target jetson")
     _terminate_like_interrupt()

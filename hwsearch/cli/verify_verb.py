@@ -1,4 +1,4 @@
-"""``hwsearch verify``: what the files of a run reach, and what is offered then."""
+"""``hwsearch verify``: what the files of a run reach, and the front that follows."""
 
 from pathlib import Path
 

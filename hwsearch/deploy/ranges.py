@@ -6,7 +6,7 @@ clipping together have the least squared error, as scales of inputs are
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx
@@ -19,22 +19,11 @@ from hwsearch.deploy.plan import Grid, take_off
 from hwsearch.deploy.qdq import INNER
 from hwsearch.deploy.sites import find_sites
 from hwsearch.errors import BackboneError
-from hwsearch.hardware.runtime_family import Family
+from hwsearch.hardware.runtimes import Fusion
 from hwsearch.nets.quantize import CLIP_SHARES, sample_stride
-
-#: How far a runtime's int8 convolution reaches: up to a ReLU, with kernels of their own for what
-#: follows (``hwsearch.deploy.integer_ops``), or over any activation and one residual add.
-Fusion = Literal["relu", "residual"]
 
 #: Values of an output that are kept for each picture: 256 pictures have enough for a search.
 _SAMPLES_PER_PICTURE: Final = 1_024
-
-
-def fusion_of(family: Family) -> Fusion | None:
-    """How far a runtime's integer convolutions reach; None where outputs need no grid."""
-    if family == "openvino":
-        return None
-    return "residual" if family == "tensorrt" else "relu"
 
 
 def observe_output_ranges(

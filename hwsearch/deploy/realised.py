@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
@@ -56,6 +58,33 @@ def realised_bits(path: Path, asked: Mapping[str, LayerBits]) -> dict[str, Layer
     return {layer: _realised(layer, readers, kinds) for layer in asked}
 
 
+def classes_of(path: Path, pictures: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The class that a file names for each picture, one at a time, as it runs here.
+
+    Args:
+        path: an ONNX file of ``export_onnx``.
+        pictures: of shape (N, 3, px, px), as the file takes them.
+
+    Raises:
+        HostError: ONNX Runtime does not run the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        name = session.get_inputs()[0].name
+        logits = [session.run(None, {name: picture[None]})[0] for picture in pictures]
+    except Exception as error:  # its exceptions have no common base of their own
+        raise _not_run(path, error) from error
+    found: NDArray[np.int64] = np.concatenate(logits).argmax(1)
+    return found
+
+
 def differences(
     asked: Mapping[str, LayerBits], realised: Mapping[str, LayerBits]
 ) -> dict[str, tuple[LayerBits, LayerBits]]:
@@ -92,10 +121,14 @@ def _optimized(path: Path, target: Path) -> tuple[list[NodeProto], dict[str, int
     try:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base of their own
-        line = " ".join(str(error).split())[:300]
-        raise HostError(f"{runtime_name()} does not run {path} ({line})") from error
+        raise _not_run(path, error) from error
     graph = onnx.load(target).graph
     return list(graph.node), {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def _not_run(path: Path, error: Exception) -> HostError:
+    line = " ".join(str(error).split())[:300]
+    return HostError(f"{runtime_name()} does not run {path} ({line})")
 
 
 def _weight_readers(nodes: list[NodeProto]) -> dict[str, list[tuple[str, str]]]:

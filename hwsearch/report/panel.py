@@ -345,7 +345,7 @@ def _x_label(panel: Panel) -> str:
         return label
     sources = " and ".join(sorted({cost.source for cost in costs}))
     if panel.other_points and "predicted" not in sources:
-        # Only what is offered and the baselines become files that are timed.
+        # Only what was trained to the end becomes a file that is timed.
         sources += "; other trials predicted"
     levels = ", ".join(f"{level:g} %" for level in sorted({100 * c.confidence for c in costs}))
     return f"{label} ({sources}; bars: {levels} interval)"

@@ -25,9 +25,6 @@ SCHEMA_VERSION: Final = 1
 
 RUN_FILE: Final = "run.json"
 FRONT_FILE: Final = "front.json"
-#: The same with all models that were trained fully, before any file of them was scored and timed:
-#: what verification starts from.
-SEARCHED_FILE: Final = "searched.json"
 TRIALS_FILE: Final = "trials.csv"
 
 Source = Literal["predicted", "measured"]
@@ -391,7 +388,7 @@ class StoredRun:
     trials: tuple[TrialRow, ...]
 
 
-FileT = TypeVar("FileT", RunFile, FrontFile)
+FileT = TypeVar("FileT", bound=StoredModel)
 
 
 def read_run(folder: Path) -> StoredRun:
@@ -411,14 +408,32 @@ def read_run(folder: Path) -> StoredRun:
     )
 
 
-def read_front(folder: Path, name: str = FRONT_FILE) -> FrontFile:
+def read_front(folder: Path) -> FrontFile:
     """Read and check ``front.json`` alone; raises ``RunError`` as ``read_run`` does."""
-    return _read_json(folder / name, FrontFile)
+    return read_stored(folder / FRONT_FILE, FrontFile)
 
 
 def read_run_file(folder: Path) -> RunFile:
     """Read and check ``run.json`` alone; raises ``RunError`` as ``read_run`` does."""
-    return _read_json(folder / RUN_FILE, RunFile)
+    return read_stored(folder / RUN_FILE, RunFile)
+
+
+def read_stored(path: Path, model: type[FileT]) -> FileT:
+    """Read and check a JSON file of a run folder; raises ``RunError`` as ``read_run`` does."""
+    text = _read_text(path)
+    try:
+        version = _version(json.loads(text))
+    except (ValueError, RecursionError):
+        raise RunError(f"{path} is not JSON; take it from a backup or run again") from None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema_version {version} and this hwsearch reads {SCHEMA_VERSION}; "
+            "install a newer hwsearch"
+        )
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise RunError(_problem(str(path), error)) from None
 
 
 def schema_text(model: type[RunFile] | type[FrontFile]) -> str:
@@ -449,6 +464,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if path.name == RUN_FILE:
+            raise RunError(f"{path.parent} holds no run ({RUN_FILE} is missing)") from None
         raise RunError(
             f"{path.parent} has no {path.name}, so the run has not finished; "
             f"continue it with: hwsearch run --resume {path.parent}"
@@ -457,23 +474,6 @@ def _read_text(path: Path) -> str:
         raise RunError(f"{path} is not UTF-8 text; take it from a backup or run again") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _read_json(path: Path, model: type[FileT]) -> FileT:
-    text = _read_text(path)
-    try:
-        version = _version(json.loads(text))
-    except (ValueError, RecursionError):
-        raise RunError(f"{path} is not JSON; take it from a backup or run again") from None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema_version {version} and this hwsearch reads {SCHEMA_VERSION}; "
-            "install a newer hwsearch"
-        )
-    try:
-        return model.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise RunError(_problem(str(path), error)) from None
 
 
 def _version(content: object) -> object:

@@ -62,11 +62,11 @@ class VerifyFile(StoredModel):
         file_hash: SHA-256 of the file, so that nothing is said of another one.
         pictures: of the held-out set, all of it.
         correct: right answers of the file among them; null where it was refused.
-        searched_accuracy: of the fake-quantized network on the same pictures.
         runtime: that scored the file.
         layers: how many weighted layers the file has.
         differences: layers that run in other bits there than was asked, by path.
-        refused: why the file cannot be offered; null where it can.
+        refused: why the file cannot be used; null where it can.
+        searched_accuracy: of the module; only in files of older versions.
     """
 
     schema_version: Literal[1]
@@ -74,13 +74,13 @@ class VerifyFile(StoredModel):
     file_hash: str
     pictures: Annotated[int, Field(gt=0)]
     correct: Count | None
-    searched_accuracy: Fraction
     runtime: str
     host: str
     layers: Count
     differences: dict[str, LayerDifference]
     latency_ms: MeasuredLatency | None
     refused: str | None
+    searched_accuracy: Fraction | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "VerifyFile":
@@ -94,12 +94,6 @@ class VerifyFile(StoredModel):
     def accuracy(self) -> float | None:
         """Share of right answers."""
         return None if self.correct is None else self.correct / self.pictures
-
-    @property
-    def lost_points(self) -> float | None:
-        """What export cost, in points of accuracy; below zero where it gained."""
-        accuracy = self.accuracy
-        return None if accuracy is None else 100 * (self.searched_accuracy - accuracy)
 
 
 def write_verified(folder: Path, verified: VerifyFile) -> None:

@@ -1,31 +1,22 @@
-"""``front.json`` of a run at the costs of another target: the same networks and accuracies."""
+"""The front of a run at the costs of another target: the same networks and accuracies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.report.stored import (
-    BaselineEntry,
-    ClosestEntry,
-    CostEntry,
-    FrontFile,
-    ModelEntry,
-)
+from hwsearch.report.stored import FrontFile
 from hwsearch.retarget.pricing import Priced
-from hwsearch.study.asked.admission import Admission, admission
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.finals.front import (
-    choose,
-    extrapolation_notes,
-    never_worse,
-    notes,
+from hwsearch.study.finals.evidence import (
+    Evidence,
+    EvidenceFile,
+    FileState,
+    StoredNetwork,
+    network_name,
 )
-from hwsearch.study.written.output import budget_entries, profile_entry
-from hwsearch.units import Quantity
-
-EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
+from hwsearch.study.finals.front import build_front
+from hwsearch.study.written.output import profile_entry
 
 #: More trials than this are counted in a note, not listed.
 _MOST_LISTED: Final = 6
@@ -33,10 +24,32 @@ _MOST_LISTED: Final = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A network that was trained fully, and what it costs on the target."""
+    """A network that was trained to the end, and what it costs on the target.
 
-    entry: ModelEntry | BaselineEntry
+    Attributes:
+        file: of the run.
+    """
+
+    network: StoredNetwork
+    file: FileState
     priced: Priced
+
+    def evidence(self) -> Evidence | None:
+        """What is known of it on the target; None where it has no cost there.
+
+        The accuracy is that of the file of the run. The file itself, and what it was timed at, are
+        for another target.
+        """
+        if self.priced.cost is None:
+            return None
+        verified = self.file.verified
+        if verified is not None:
+            verified = verified.model_copy(update={"latency_ms": None})
+        return Evidence(
+            network=self.network,
+            predicted=self.priced.cost,
+            file=FileState(verified=verified, refused=self.file.refused),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +58,18 @@ class Asked:
 
     Attributes:
         settings: of the run, with the other target and its budgets.
-        quantities: what is brought down; without energy where the target has no energy model.
         searched_for: name of the profile that the run was made for.
         same: whether that is the very profile.
     """
 
     settings: RunSettings
     profile: HardwareProfile
-    quantities: tuple[Quantity, ...]
     searched_for: str
     same: bool
 
 
 def repriced_front(
-    searched: FrontFile, scored: Sequence[Scored], asked: Asked, more_notes: Sequence[str]
+    searched: EvidenceFile, scored: Sequence[Scored], asked: Asked, more_notes: Sequence[str]
 ) -> FrontFile:
     """Front, baselines and pick under the budgets; accuracies are those of the run.
 
@@ -68,87 +79,20 @@ def repriced_front(
         asked: target and budgets.
         more_notes: what else the user should know.
     """
-    settings = asked.settings
-    models: list[tuple[ModelEntry, Scored]] = []
-    baselines: list[tuple[BaselineEntry, Admission]] = []
-    for one in scored:
-        cost = one.priced.cost
-        if cost is None:
-            continue
-        if isinstance(one.entry, ModelEntry):
-            models.append((_with_cost(one.entry, cost, settings), one))
-        else:
-            entry = _with_cost(one.entry, cost, settings)
-            baselines.append((entry, _admission(cost, settings)))
-    costs = {model.trial: _cost(one) for model, one in models}
-    admitted = {trial: _admission(cost, settings) for trial, cost in costs.items()}
-    rivals = [entry for entry, _ in baselines]
-    fitting = [model for model, _ in models if admitted[model.trial].admitted]
-    offered, beaten = never_worse(fitting, rivals, asked.quantities)
-    rivals_fit = [fits.admitted for _, fits in baselines]
-    choice = choose(offered, rivals, rivals_fit, settings.budgets, asked.quantities)
-    picked = choice.picked
-    said = [*_origin_notes(asked), *_left_out(scored), *more_notes]
-    if picked is not None:
-        said += notes(
-            picked, costs[picked.trial], admitted[picked.trial], settings.budgets,
-            settings.confidence,
-        )  # fmt: skip
-    said += choice.notes
-    said += _fit_notes([one for model, one in models if model in offered], asked)
-    far = [m.trial for m in offered if costs[m.trial].latency_ms.extrapolated]
-    said += extrapolation_notes(sorted(far), asked.profile.name)
-    said += [f"trial {model.trial} is not offered: {why}" for model, why in beaten]
-    nothing = picked is None and choice.baseline is None
-    return searched.model_copy(
+    known = [(one, found) for one in scored if (found := one.evidence()) is not None]
+    about = searched.model_copy(
         update={
-            "target": settings.target,
-            "alias": settings.alias,
+            "target": asked.settings.target,
+            "alias": asked.settings.alias,
             "profile": profile_entry(asked.profile),
-            "budgets": budget_entries(settings),
-            "baselines": tuple(rivals),
-            "pick": None if picked is None else picked.trial,
-            "pick_reason": choice.reason,
-            "notes": tuple(said),
-            "front": tuple(offered),
-            "closest": _closest(models, admitted) if nothing else None,
-            "minimum_reachable": None,
-            "baseline_pick": choice.baseline,
+            "notes": (*_origin_notes(asked), *_left_out(scored), *more_notes),
         }
     )
-
-
-def _with_cost(entry: EntryT, cost: Cost, settings: RunSettings) -> EntryT:
-    """The entry at another cost; files that were made of it are those of the run, not these."""
-    changes: dict[str, Any] = {
-        "latency_ms": CostEntry.of(cost.latency_ms),
-        "energy_mj": None if cost.energy_mj is None else CostEntry.of(cost.energy_mj),
-        "size_bytes": cost.size_bytes,
-        "macs": cost.macs,
-        "meets_budget_probability": _admission(cost, settings).probability,
-        "artefact": None,
-        "verified": None,
-        "layers": None,
-    }
-    return entry.model_copy(update=changes)
-
-
-def _cost(one: Scored) -> Cost:
-    assert one.priced.cost is not None
-    return one.priced.cost
-
-
-def _admission(cost: Cost, settings: RunSettings) -> Admission:
-    return admission(cost, settings.budgets, settings.confidence)
-
-
-def _closest(
-    models: Sequence[tuple[ModelEntry, Scored]], admitted: dict[int, Admission]
-) -> ClosestEntry | None:
-    if not models:
-        return None
-    nearest = min((model for model, _ in models), key=lambda model: admitted[model.trial].worst)
-    return ClosestEntry(**{name: getattr(nearest, name) for name in ClosestEntry.model_fields})
+    evidence = [found for _, found in known]
+    front = build_front(evidence, about, asked.settings).file
+    members = {model.trial for model in front.front}
+    fit = _fit_notes([one for one, _ in known if one.network.trial in members], asked)
+    return front.model_copy(update={"notes": (*front.notes, *fit)})
 
 
 # -- what the user should know -------------------------------------------------------------------
@@ -171,9 +115,9 @@ def _left_out(scored: Sequence[Scored]) -> list[str]:
     names: dict[tuple[str, str], list[str]] = {}
     for one in scored:
         if one.priced.refusal is not None:
-            kind = "trial" if isinstance(one.entry, ModelEntry) else "baseline"
+            kind = "baseline" if one.network.trial is None else "trial"
             key = (kind, one.priced.refusal)
-            names.setdefault(key, []).append(_short_name(one.entry))
+            names.setdefault(key, []).append(_short_name(one.network))
     texts = []
     for (kind, refusal), listed in names.items():
         others = " and others" if len(listed) > _MOST_LISTED else ""
@@ -183,10 +127,8 @@ def _left_out(scored: Sequence[Scored]) -> list[str]:
     return texts
 
 
-def _short_name(entry: ModelEntry | BaselineEntry) -> str:
-    if isinstance(entry, BaselineEntry):
-        return f"{entry.name} of {entry.backbone}"
-    return str(entry.trial)
+def _short_name(network: StoredNetwork) -> str:
+    return network_name(network).removeprefix("trial ")
 
 
 def _fit_notes(offered: Sequence[Scored], asked: Asked) -> list[str]:
@@ -197,7 +139,7 @@ def _fit_notes(offered: Sequence[Scored], asked: Asked) -> list[str]:
     texts = []
     if bits:
         listed = ", ".join(
-            f"{_short_name(one.entry)} ({one.priced.odd_layers} layers)" for one in bits
+            f"{_short_name(one.network)} ({one.priced.odd_layers} layers)" for one in bits
         )
         texts.append(
             f"bits were chosen by what they save on {asked.searched_for}; {name} gains nothing "
@@ -205,7 +147,7 @@ def _fit_notes(offered: Sequence[Scored], asked: Asked) -> list[str]:
         )
     if channels:
         listed = ", ".join(
-            f"{_short_name(one.entry)} ({one.priced.odd_groups} of {one.priced.groups})"
+            f"{_short_name(one.network)} ({one.priced.odd_groups} of {one.priced.groups})"
             for one in channels
         )
         texts.append(

@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from pydantic import JsonValue
-
-from hwsearch.bits import LayerBits
 from hwsearch.errors import RunError, TargetError
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
@@ -17,22 +14,24 @@ from hwsearch.hardware.targets import load_profile, resolve
 from hwsearch.report.make import make_report
 from hwsearch.report.stored import (
     RUN_FILE,
-    BaselineEntry,
     FrontFile,
     RunFile,
     RunProfileEntry,
     TrialRow,
+    read_run,
     replace_file,
 )
 from hwsearch.retarget.front import Asked, Scored, repriced_front
 from hwsearch.retarget.pricing import Priced, price
-from hwsearch.retarget.trials import FinishedRun, open_finished
-from hwsearch.space.candidate import Candidate, canonical_json
+from hwsearch.space.candidate import Candidate
 from hwsearch.study.asked.admission import admission, check_energy
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.backbones import Backbones
+from hwsearch.study.finals.evidence import state_of
+from hwsearch.study.run_folder import RunFolder, open_run
 from hwsearch.study.trials.records import Record
-from hwsearch.study.written.output import write_front, write_rows
+from hwsearch.study.written.output import MODELS_FOLDER, write_front, write_rows
+from hwsearch.study.written.storage import read_records
 from hwsearch.units import Quantity, parse_budgets
 
 #: Folder inside a run folder that holds what was made for other targets.
@@ -66,13 +65,23 @@ def reprice_run(folder: Path, target: str, budgets: Sequence[str] = ()) -> tuple
             energy budget.
         BackboneError: a backbone of the run cannot be traced here, or has changed since.
     """
-    run = open_finished(folder)
+    stored, records, run = read_run(folder), read_records(folder), open_run(folder)
+    if run.run.finished is None:
+        raise RunError(
+            f"the run in {folder} has not finished; "
+            f"continue it with: hwsearch run --resume {folder}"
+        )
+    if not run.evidence.networks:
+        raise RunError(
+            f"no network of {folder} was trained fully, so it has no accuracy to keep; start a "
+            "run for the other target"
+        )
     asked = _asked(run, target, tuple(budgets))
     backbones = Backbones(space=run.settings.space, classes=run.classes)
     predictor = CostPredictor(asked.profile, run.settings.confidence)
     priced = {
         record.trial: price(record.candidate, record.cost.macs, backbones, predictor)
-        for record in run.records
+        for record in records
         if record.candidate is not None and record.cost is not None
     }
     scored = _scored(run, priced, backbones, predictor)
@@ -82,19 +91,19 @@ def reprice_run(folder: Path, target: str, budgets: Sequence[str] = ()) -> tuple
             f"none of the {len(scored)} networks that {folder} has trained fully can be priced: "
             f"{'; '.join(reasons)}. Start a run for {asked.profile.name}"
         )
-    front = repriced_front(run.searched, scored, asked, _search_notes(run.records, priced, asked))
+    front = repriced_front(run.evidence, scored, asked, _search_notes(records, priced, asked))
     place = folder / TARGETS_FOLDER / _folder_name(asked)
-    rows = {row.trial: row for row in run.stored.trials}
+    rows = {row.trial: row for row in stored.trials}
     again = [
         _row(rows[record.trial], record, priced.get(record.trial), asked)
-        for record in run.records
+        for record in records
         if record.trial in rows
     ]
     _write(place, run, asked, front, again)
     return front, place
 
 
-def _asked(run: FinishedRun, target: str, budgets: tuple[str, ...]) -> Asked:
+def _asked(run: RunFolder, target: str, budgets: tuple[str, ...]) -> Asked:
     profile = load_profile(target)
     name, by_alias = resolve(target)
     texts = budgets or run.settings.budget_texts
@@ -110,9 +119,8 @@ def _asked(run: FinishedRun, target: str, budgets: tuple[str, ...]) -> Asked:
     return Asked(
         settings=settings,
         profile=profile,
-        quantities=settings.quantities,
-        searched_for=run.searched.profile.name,
-        same=profile.profile_hash == run.searched.profile.hash,
+        searched_for=run.evidence.profile.name,
+        same=profile.profile_hash == run.evidence.profile.hash,
     )
 
 
@@ -122,45 +130,27 @@ def _objectives(settings: RunSettings, profile: HardwareProfile) -> tuple[Quanti
 
 
 def _scored(
-    run: FinishedRun,
+    run: RunFolder,
     priced: Mapping[int, Priced],
     backbones: Backbones,
     predictor: CostPredictor,
 ) -> list[Scored]:
-    """All that was trained fully, with its cost on the target."""
+    """All that was trained to the end, with its cost on the target."""
     found: list[Scored] = []
-    for model in run.searched.front:
-        if model.trial not in run.candidates:
+    for network in run.evidence.networks:
+        if network.trial is None:
+            candidate = Candidate.from_json(network.candidate)
+            cost = price(candidate, network.cost.macs, backbones, predictor)
+        elif network.trial in priced:
+            cost = priced[network.trial]
+        else:
             raise RunError(
-                f"{run.folder} has a trial {model.trial} in its front and none in its study; "
+                f"{run.folder} has a trial {network.trial} in its evidence and none in its study; "
                 "take both from one backup"
             )
-        found.append(Scored(entry=model, priced=priced[model.trial]))
-    for baseline in run.searched.baselines:
-        candidate = _dense(baseline, backbones)
-        found.append(
-            Scored(entry=baseline, priced=price(candidate, baseline.macs, backbones, predictor))
-        )
+        file = state_of(run.folder / MODELS_FOLDER / network.folder, run.folder)
+        found.append(Scored(network=network, file=file, priced=cost))
     return found
-
-
-def _dense(entry: BaselineEntry, backbones: Backbones) -> Candidate:
-    """The candidate of a baseline, which is not pruned."""
-    return Candidate.build(
-        backbone=entry.backbone,
-        input_px=entry.input_px,
-        depth=_text(entry.depth),
-        width=_text(entry.width),
-        channels={},
-        bits={
-            layer: LayerBits(bits, entry.activation_bits[layer])
-            for layer, bits in entry.weight_bits.items()
-        },
-    )
-
-
-def _text(value: JsonValue) -> str | None:
-    return None if value is None else canonical_json(value)
 
 
 def _search_notes(
@@ -201,7 +191,7 @@ def _folder_name(asked: Asked) -> str:
 
 
 def _write(
-    place: Path, run: FinishedRun, asked: Asked, front: FrontFile, rows: Sequence[TrialRow]
+    place: Path, run: RunFolder, asked: Asked, front: FrontFile, rows: Sequence[TrialRow]
 ) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -211,7 +201,7 @@ def _write(
         ) from None
     write_rows(place, rows)
     profile = asked.profile
-    about = run.stored.run.model_copy(
+    about = run.run.model_copy(
         update={
             "command": f"hwsearch report {run.folder.name} --target {profile.name} "
             + " ".join(f"--budget {text}" for text in asked.settings.budget_texts),

@@ -1,4 +1,4 @@
-"""The verbs behind the command line: ship a finished run, export it, verify it."""
+"""From evidence to a front: files are exported, scored and timed, after a search or on request."""
 
 import time
 from collections.abc import Sequence
@@ -10,25 +10,21 @@ from hwsearch.hardware.measure.places import LocalPlace, Place, parse_place
 from hwsearch.hardware.measure.protocol import reach
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
-from hwsearch.report.stored import FrontFile, read_front
-from hwsearch.ship.export import (
-    ONNX_FILE,
-    REFUSED_FILE,
-    ExportOptions,
-    export_models,
-    forget,
-)
-from hwsearch.ship.run_folder import OpenedRun, chosen, offered_models, open_run
-from hwsearch.ship.runtimes import timed_by
+from hwsearch.report.stored import FrontFile
+from hwsearch.ship.export import ExportOptions, export_models, forget
 from hwsearch.ship.verify import (
     THREADS,
     model_of_log,
-    offer,
     read_trtexec,
-    require_offer,
+    require_pick,
     score_models,
     time_models,
+    write_new_front,
 )
+from hwsearch.study.finals.evidence import ONNX_FILE, REFUSED_FILE
+from hwsearch.study.finals.front import Front
+from hwsearch.study.finals.front_notes import not_on_the_front
+from hwsearch.study.run_folder import RunFolder, TrainedModel, chosen, open_run
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.written.folder_lock import locked
 from hwsearch.study.written.output import SHIPPING, add_wall_s
@@ -50,7 +46,8 @@ def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:
         begin = time.perf_counter()
         run = open_run(folder)
         try:
-            _forget_files(run)
+            for model in run.models:
+                forget(model.folder)  # of an earlier end of this run: its weights may be others now
             front = _shipped(run, data, _own_place(run), THREADS, watcher, give_up=False)
         except KeyboardInterrupt:
             raise RunInterrupted(
@@ -58,13 +55,13 @@ def ship_run(folder: Path, data: DataSet, watcher: Watcher) -> FrontFile:
             ) from None
         add_wall_s(folder, SHIPPING, time.perf_counter() - begin)
         make_report(folder)
-    _tell(run, front, watcher)
-    require_offer(run, front)
-    return front
+    _tell(front, watcher)
+    require_pick(run, front)
+    return front.file
 
 
 def export_run(folder: Path, trial: str, options: ExportOptions, watcher: Watcher) -> list[Path]:
-    """Write the files of models anew; returns them.
+    """Write the files of models anew and score them; returns them.
 
     Args:
         folder: of a finished run.
@@ -77,15 +74,15 @@ def export_run(folder: Path, trial: str, options: ExportOptions, watcher: Watche
     """
     with locked(_checked(folder)):
         run = open_run(folder)
-        models = chosen(run, trial)
-        export_models(run, models, run.pictures(), options, on_phase=watcher.phase)
-        offer(run)
+        models, data = chosen(run, trial), run.pictures()
+        _export_and_score(run, models, models, data, options, watcher)
+        write_new_front(run)
     files = [model.folder / ONNX_FILE for model in models]
     written = [file for file in files if file.is_file()]
     if not written:
         reason = (models[0].folder / REFUSED_FILE).read_text(encoding="utf-8")
         raise RunError(f"{models[0].name}: {reason}")
-    watcher.note(f"new files are not verified yet; next: hwsearch verify {folder}")
+    watcher.note(f"new files are not timed yet; next: hwsearch verify {folder} --on host|ssh://...")
     return written
 
 
@@ -112,12 +109,12 @@ def verify_run(
         run = open_run(folder)
         if place is not None:
             watcher.phase(f"reaching {place.name}")
-            reach(place, runtime=timed_by(run.family), threads=threads)
+            reach(place, runtime=run.runtime.timed_by, threads=threads)
         where = place or _own_place(run)
         front = _shipped(run, run.pictures(), where, threads, watcher, give_up=True)
-    _tell(run, front, watcher)
-    require_offer(run, front)
-    return front
+    _tell(front, watcher)
+    require_pick(run, front)
+    return front.file
 
 
 def verify_log(folder: Path, log: Path, trial: str | None, watcher: Watcher) -> FrontFile:
@@ -144,50 +141,45 @@ def verify_log(folder: Path, log: Path, trial: str | None, watcher: Watcher) -> 
             f"{model.name}: {found.latency_ms:.4g} ms in {found.runtime}, "
             f"{len(found.medians_ms)} rounds"
         )
-        front = offer(run)
-    require_offer(run, front)
-    return front
+        front = write_new_front(run)
+    require_pick(run, front)
+    return front.file
 
 
 def _shipped(
-    run: OpenedRun,
+    run: RunFolder,
     data: DataSet,
     place: Place | None,
     threads: int,
     watcher: Watcher,
     *,
     give_up: bool,
-) -> FrontFile:
-    """Export what has no file, score every file, time all where there is a place, and offer.
+) -> Front:
+    """Export what has no file, score every file, time all where there is a place; then the front.
 
     Without ``give_up`` a place that cannot time leaves the costs predicted, with a note.
-
-    Where nothing is timed, predictions decide between models, so that those which the search did
-    not offer get a file only if the accuracy of another file brings them back.
     """
-    done: set[str] = set()
-    wanted = run.models if place is not None else offered_models(run, read_front(run.folder))
-    while True:
-        missing = [model for model in wanted if not (model.folder / ONNX_FILE).is_file()]
-        export_models(run, missing, data, ExportOptions(), on_phase=watcher.phase)
-        score_models(run, wanted, data, on_phase=watcher.phase)
-        try:
-            _time(run, place, threads, watcher)
-        except HostError as error:
-            if give_up:
-                raise
-            watcher.note(f"not timed: {error}; later: hwsearch verify {run.folder} --on host")
-        front = offer(run)
-        done.update(model.key for model in wanted)
-        wanted = [model for model in offered_models(run, front) if model.key not in done]
-        if not wanted:
-            return front
+    missing = [model for model in run.models if not (model.folder / ONNX_FILE).is_file()]
+    _export_and_score(run, missing, run.models, data, ExportOptions(), watcher)
+    try:
+        _time(run, place, threads, watcher)
+    except HostError as error:
+        if give_up:
+            raise
+        watcher.note(f"not timed: {error}; later: hwsearch verify {run.folder} --on host")
+    return write_new_front(run)
 
 
-def _forget_files(run: OpenedRun) -> None:
-    """Remove the files of an earlier end of this run, whose weights may be others now."""
-    for model in run.models:
-        forget(model.folder)
+def _export_and_score(
+    run: RunFolder,
+    exported: Sequence[TrainedModel],
+    scored: Sequence[TrainedModel],
+    data: DataSet,
+    options: ExportOptions,
+    watcher: Watcher,
+) -> None:
+    export_models(run, exported, data, options, on_phase=watcher.phase)
+    score_models(run, scored, data, on_phase=watcher.phase)
 
 
 def _checked(folder: Path) -> Path:
@@ -197,21 +189,18 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _own_place(run: OpenedRun) -> Place | None:
+def _own_place(run: RunFolder) -> Place | None:
     """This machine, where it is the target of the run."""
-    return LocalPlace() if run.searched.profile.name == HOST_TARGET else None
+    return LocalPlace() if run.evidence.profile.name == HOST_TARGET else None
 
 
-def _time(run: OpenedRun, place: Place | None, threads: int, watcher: Watcher) -> None:
+def _time(run: RunFolder, place: Place | None, threads: int, watcher: Watcher) -> None:
     if place is None:
         return
     for text in time_models(run, run.models, place, threads=threads, on_phase=watcher.phase):
         watcher.note(text)
 
 
-def _tell(run: OpenedRun, front: FrontFile, watcher: Watcher) -> None:
-    """Say what was dropped since the search ended."""
-    before = set(run.searched.notes)
-    for note in front.notes:
-        if note not in before and "is not offered" in note:
-            watcher.note(note)
+def _tell(front: Front, watcher: Watcher) -> None:
+    for note in not_on_the_front(front.rejected):
+        watcher.note(note)

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from hwsearch.deploy.network_file import read_card
-from hwsearch.ship.export import state_of
-from hwsearch.ship.run_folder import open_run
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.written.output import WEIGHTS_FILE
+from hwsearch.study.finals.evidence import state_of
+from hwsearch.study.run_folder import open_run
 
 
 def measured_latencies(folder: Path) -> dict[Candidate, float]:
@@ -17,8 +15,8 @@ def measured_latencies(folder: Path) -> dict[Candidate, float]:
     """
     found = {}
     for model in open_run(folder).models:
-        verified = state_of(model, folder).verified
+        verified = state_of(model.folder, folder).verified
         latency = None if verified is None else verified.latency_ms
         if latency is not None and latency.of_target:
-            found[read_card(model.folder / WEIGHTS_FILE).candidate] = latency.value
+            found[model.candidate] = latency.value
     return found

@@ -9,7 +9,6 @@ from typing import Final
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import LayerBits
-from hwsearch.deploy.network_file import read_card
 from hwsearch.deploy.realised import differences, realised_bits, runtime_name
 from hwsearch.errors import HostError, NothingFitsError, RunError
 from hwsearch.hardware.cost import Prediction
@@ -23,7 +22,6 @@ from hwsearch.hardware.measure.protocol import (
     measure,
 )
 from hwsearch.report.make import make_report
-from hwsearch.report.stored import FrontFile
 from hwsearch.report.verified import (
     LayerDifference,
     MeasuredLatency,
@@ -31,13 +29,12 @@ from hwsearch.report.verified import (
     read_verified,
     write_verified,
 )
-from hwsearch.ship.export import ONNX_FILE, state_of
-from hwsearch.ship.offer import offered_front
-from hwsearch.ship.run_folder import OpenedRun, ShippedModel
-from hwsearch.ship.runtimes import timed_by
 from hwsearch.ship.scoring import RefusedFile, score_files
 from hwsearch.ship.trtexec_log import TrtexecLog, read_log
-from hwsearch.study.written.output import WEIGHTS_FILE, host_name, write_front
+from hwsearch.study.finals.evidence import ONNX_FILE, Evidence, state_of
+from hwsearch.study.finals.front import Front, build_front
+from hwsearch.study.run_folder import RunFolder, TrainedModel
+from hwsearch.study.written.output import host_name, write_front
 
 #: How far two measurements of one file differ at least, as a standard deviation of the logarithm.
 #: Two measurements of one net in fresh processes differed by 1.7 % (median of 399 on a shared
@@ -49,8 +46,8 @@ THREADS: Final = 1
 
 
 def score_models(
-    run: OpenedRun,
-    models: Sequence[ShippedModel],
+    run: RunFolder,
+    models: Sequence[TrainedModel],
     data: DataSet,
     *,
     on_phase: Callable[[str], None],
@@ -77,8 +74,8 @@ def score_models(
 
 
 def time_models(
-    run: OpenedRun,
-    models: Sequence[ShippedModel],
+    run: RunFolder,
+    models: Sequence[TrainedModel],
     place: Place,
     *,
     threads: int = THREADS,
@@ -96,7 +93,7 @@ def time_models(
         HostError: the place cannot be reached, or its times do not repeat.
         UserError: a number of threads that cannot be.
     """
-    wanted = timed_by(run.family)
+    wanted = run.runtime.timed_by
     files = {
         model.key: model.folder / ONNX_FILE
         for model in models
@@ -138,22 +135,22 @@ def time_models(
         warnings.append(speed.told(place.name))
     if wanted is None:
         warnings.append(
-            f"the times are those of ONNX Runtime; {run.searched.profile.runtime} reads no ONNX, "
+            f"the times are those of ONNX Runtime; {run.evidence.profile.runtime} reads no ONNX, "
             "so latencies in the front stay predicted"
         )
     return warnings
 
 
-def read_trtexec(run: OpenedRun, model: ShippedModel, path: Path) -> TrtexecLog:
+def read_trtexec(run: RunFolder, model: TrainedModel, path: Path) -> TrtexecLog:
     """Take the latency of one model from a log of ``trtexec``.
 
     Raises:
         RunError: the model has no scored file, or the target is none of TensorRT.
         UserError: the log holds no times.
     """
-    if run.family != "tensorrt":
+    if run.runtime.family != "tensorrt":
         raise RunError(
-            f"{run.searched.target} runs {run.searched.profile.runtime}; a log of trtexec says "
+            f"{run.evidence.target} runs {run.evidence.profile.runtime}; a log of trtexec says "
             "nothing about it"
         )
     log = read_log(path)
@@ -178,44 +175,48 @@ def read_trtexec(run: OpenedRun, model: ShippedModel, path: Path) -> TrtexecLog:
     return log
 
 
-def model_of_log(run: OpenedRun, path: Path) -> ShippedModel | None:
+def model_of_log(run: RunFolder, path: Path) -> TrainedModel | None:
     """The model whose folder a log lies in."""
     parent = path.resolve().parent
     return next((model for model in run.models if model.folder.resolve() == parent), None)
 
 
-def offer(run: OpenedRun) -> FrontFile:
-    """Write ``front.json`` and the reports anew from what is known of each model."""
-    states = {str(model.entry.layers): state_of(model, run.folder) for model in run.models}
-    front = offered_front(run.searched, states, run.settings)
-    write_front(run.folder, front)
+def write_new_front(run: RunFolder) -> Front:
+    """Write ``front.json`` and the reports anew from what is known of each network."""
+    states = {model.key: state_of(model.folder, run.folder) for model in run.models}
+    evidence = [
+        Evidence(network=one, predicted=one.cost.cost(), file=states[one.folder])
+        for one in run.evidence.networks
+    ]
+    front = build_front(evidence, run.evidence, run.settings)
+    write_front(run.folder, front.file)
     make_report(run.folder)
     return front
 
 
-def require_offer(run: OpenedRun, front: FrontFile) -> None:
+def require_pick(run: RunFolder, front: Front) -> None:
     """Refuse a front without anything to use.
 
     Raises:
         NothingFitsError: neither a model nor a baseline meets the budget any more.
     """
-    if not run.searched.front or front.to_use is not None:
+    if not run.evidence.trials or front.file.to_use is not None:
         return
     limits = " and ".join(budget.text for budget in run.settings.budgets)
-    last = next(note for note in reversed(front.notes) if "is not offered" in note)
+    trial, reason = front.rejected[-1]
     raise NothingFitsError(
-        f"none of the {len(run.searched.front)} models is offered under {limits}, and no "
-        f"baseline meets it ({last}); report in {run.folder}"
+        f"none of the {len(run.evidence.trials)} models meets {limits}, and no baseline does "
+        f"(trial {trial}: {reason}); report in {run.folder}"
     )
 
 
-def _precisions(models: Sequence[ShippedModel]) -> tuple[Precision, ...]:
+def _precisions(models: Sequence[TrainedModel]) -> tuple[Precision, ...]:
     """What TensorRT before 10 has to be allowed; from then on the files say it."""
-    half = any(16 in model.entry.activation_bits.values() for model in models)
+    half = any(16 in (bits.activation_bits for _, bits in model.candidate.bits) for model in models)
     return ("int8", "fp16", "typed") if half else ("int8", "typed")
 
 
-def _files(models: Sequence[ShippedModel]) -> dict[str, Path]:
+def _files(models: Sequence[TrainedModel]) -> dict[str, Path]:
     return {
         model.key: model.folder / ONNX_FILE
         for model in models
@@ -223,12 +224,12 @@ def _files(models: Sequence[ShippedModel]) -> dict[str, Path]:
     }
 
 
-def _verified(model: ShippedModel, score: Score | RefusedFile, pictures: int) -> VerifyFile:
+def _verified(model: TrainedModel, score: Score | RefusedFile, pictures: int) -> VerifyFile:
     file = model.folder / ONNX_FILE
     file_hash = content_hash(file)
     earlier = read_verified(model.folder)
     same = earlier is not None and earlier.file_hash == file_hash
-    asked = read_card(model.folder / WEIGHTS_FILE).candidate.layer_bits
+    asked = model.candidate.layer_bits
     refused = score.reason if isinstance(score, RefusedFile) else None
     odd: Mapping[str, tuple[LayerBits, LayerBits]] = {}
     if refused is None:
@@ -239,7 +240,6 @@ def _verified(model: ShippedModel, score: Score | RefusedFile, pictures: int) ->
         file_hash=file_hash,
         pictures=pictures,
         correct=score.correct if isinstance(score, Score) else None,
-        searched_accuracy=model.entry.accuracy,
         runtime=runtime_name(),
         host=host_name(),
         layers=len(asked),

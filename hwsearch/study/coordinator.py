@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hwsearch.accuracy.base_weights import BaseNetwork
 from hwsearch.accuracy.data.dataset import DataSet
@@ -20,7 +20,6 @@ from hwsearch.errors import (
 from hwsearch.hardware.recalibration import Recalibration
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.report.make import make_report
-from hwsearch.report.stored import SEARCHED_FILE, FrontFile, read_front
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, anchors
 from hwsearch.study.asked.admission import admission
@@ -30,10 +29,12 @@ from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.bases import Outcome, base_name, base_names, prepare_bases
 from hwsearch.study.candidates.pricing import KnobPricer
 from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.evidence import EvidenceFile, read_evidence, write_evidence
 from hwsearch.study.finals.final_round import FinalRound
 from hwsearch.study.finals.final_time import expected_s
 from hwsearch.study.finals.finalists import finalists
-from hwsearch.study.finals.offer import empty_front, reachable, reachable_text
+from hwsearch.study.finals.front import build_front
+from hwsearch.study.finals.reachable import no_evidence, reachable, reachable_text
 from hwsearch.study.own_machine import recalibrated
 from hwsearch.study.plan import plan_text
 from hwsearch.study.trials.progress import Watcher
@@ -77,8 +78,8 @@ class Run:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     earlier_wall_s: dict[str, float] = field(default_factory=dict)
 
-    def execute(self) -> FrontFile:
-        """Search, finalize, write and report.
+    def execute(self) -> None:
+        """Search, train the finalists to the end and write the evidence for a front.
 
         Raises:
             NothingFitsError: no candidate meets the budget; the report is written all the same.
@@ -107,18 +108,18 @@ class Run:
             self._write_progress(finished=None)
             with self._interruptible():
                 self._hold_to_own_machine()
-                return self._search_and_finalize()
+                self._search_and_finalize()
 
     def go_on(self, measured_ms: Mapping[Candidate, float]) -> bool:
         """Search on after the files were timed, with predictions corrected by that.
 
-        The front that was verified stays as it is unless a network is found that may join it.
+        The front that was made stays as it is unless a network is found that may join it.
 
         Args:
             measured_ms: latencies on the target; at least one.
 
         Returns:
-            Whether there is a new front, whose files are to be verified.
+            Whether there is new evidence, whose files are to be scored.
 
         Raises:
             RunLockedError, RunInterrupted, TrialsFailedError: as ``execute``.
@@ -179,14 +180,12 @@ class Run:
                 f"continue with: hwsearch run --resume {self.folder}"
             ) from None
 
-    def _search_and_finalize(self) -> FrontFile:
+    def _search_and_finalize(self) -> None:
         settings, bench = self.checked.settings, self._bench
         self.watcher.phase("what the budget can reach")
         least = reachable(bench)
         if not least.admitted:
-            return self._nothing_fits(
-                empty_front(bench, least, []), reachable_text(least, settings)
-            )
+            self._nothing_fits(no_evidence(bench, least, []), reachable_text(least, settings))
         left_s = None if settings.time_limit_s is None else self._limit_left_s()
         self.watcher.note(plan_text(bench, left_s))
         self._train_bases(left_s)
@@ -197,11 +196,10 @@ class Run:
         chosen = finalists(records, bench)
         if not chosen:
             text = f"no trained candidate meets the budget; {reachable_text(least, settings)}"
-            return self._nothing_fits(empty_front(bench, least, records), text)
-        self._finalize_and_report(records, chosen)
+            self._nothing_fits(no_evidence(bench, least, records), text)
+        self._finalize(records, chosen)
         while self.has_time and self._search_on():
             pass
-        return read_front(self.folder)
 
     def _train_bases(self, left_s: float | None) -> None:
         """Train the base networks; backbones that stop are left out of the space from then on.
@@ -263,13 +261,12 @@ class Run:
         tuned = self._store.finals()
         if all(record.candidate is not None and record.candidate.id in tuned for record in chosen):
             self.watcher.note("search ended: no other network was found that may join the front")
-            done = {model.trial for model in read_front(self.folder, SEARCHED_FILE).front}
-            self._write_finished(records, done)
+            self._write_finished(records, read_evidence(self.folder).trials)
             return False
-        self._finalize_and_report(records, chosen)
+        self._finalize(records, chosen)
         return True
 
-    def _finalize_and_report(self, records: list[Record], chosen: list[Record]) -> None:
+    def _finalize(self, records: list[Record], chosen: list[Record]) -> None:
         work = FinalRound(
             bench=self._bench,
             store=self._store,
@@ -277,16 +274,9 @@ class Run:
             watcher=self.watcher,
             left_s=self._limit_left_s if self.checked.settings.time_limit_s else None,
         )
-        outcome = work.run(chosen)
-        for text in reversed(self._base_notes):
-            outcome = outcome.noted(text, told=True)
-        write_front(self.folder, outcome.searched, SEARCHED_FILE)
-        write_front(self.folder, outcome.front)
-        # Which of them are offered is said by the front, which verification may change.
-        self._write_finished(records, {model.trial for model in outcome.searched.front})
-        for note in outcome.notes:
-            self.watcher.note(note)
-        make_report(self.folder)
+        evidence = work.run(chosen, self._base_notes)
+        write_evidence(self.folder, evidence)
+        self._write_finished(records, evidence.trials)
 
     def _write_finished(self, records: Sequence[Record], tuned: Collection[int]) -> None:
         done = [record.finalized() if record.trial in tuned else record for record in records]
@@ -377,8 +367,9 @@ class Run:
             values = (record.accuracy, *bench.values(record.cost))
         self._store.tell(trial, record, values, admitted.violations)
 
-    def _nothing_fits(self, front: FrontFile, text: str) -> FrontFile:
-        write_front(self.folder, front)
+    def _nothing_fits(self, evidence: EvidenceFile, text: str) -> NoReturn:
+        write_evidence(self.folder, evidence)
+        write_front(self.folder, build_front([], evidence, self.checked.settings).file)
         self._write_progress(finished=datetime.now(UTC))
         make_report(self.folder)
         raise NothingFitsError(f"{text}; report in {self.folder}")

@@ -18,12 +18,12 @@ from hwsearch.calibrate.measuring import Plan, choose, identity, measure_target,
 from hwsearch.calibrate.pool import Blueprints, PoolNet, draw_pool
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.kernels import KernelKind
-from hwsearch.hardware.measure.places import Runtime
 from hwsearch.hardware.measure.process import Event
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
 from hwsearch.hardware.onnx_network import read_onnx
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile_file import write_profile
+from hwsearch.hardware.runtimes import Runner
 from hwsearch.hardware.targets import load_profile
 
 
@@ -38,7 +38,7 @@ class Pretending:
     """
 
     name: str = "pretended"
-    default_runtime: Runtime = "onnxruntime"
+    default_runtime: Runner = "onnxruntime"
     energy: bool = False
     scatter: float = 1.01
     stops_after: int | None = None

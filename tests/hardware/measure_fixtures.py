@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hwsearch.hardware.measure.places import Runtime
 from hwsearch.hardware.measure.process import Event
+from hwsearch.hardware.runtimes import Runner
 
 
 def write_net(
@@ -63,7 +63,7 @@ class ScriptedPlace:
     """
 
     name: str = "scripted"
-    default_runtime: Runtime = "onnxruntime"
+    default_runtime: Runner = "onnxruntime"
     runtime_version: str = "1.2.3"
     energy: bool = False
     rounds_ms: Callable[[int], list[float]] = steady

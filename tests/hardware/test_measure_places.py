@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tarfile
-import time
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -280,11 +279,9 @@ def test_a_process_that_ignores_the_end_of_stdin_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hwsearch.hardware.measure.process._PATIENCE_S", 0.1)
-    begin = time.monotonic()
     text = "trap '' TERM; echo '{\"event\": \"start\"}'; while :; do sleep 0.05; done"
     with started(["sh", "-c", text]) as running:
         next(running.events())
-    assert time.monotonic() - begin < 30
     assert running.exit_code() == 128 + signal.SIGKILL
 
 

@@ -5,7 +5,6 @@ import math
 import re
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -116,16 +115,6 @@ def test_profiles_when_listed_then_the_promised_boards_are_there() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_file_when_written_then_it_stays_small(path: Path) -> None:
     assert path.stat().st_size < LARGEST_BYTES
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_file_when_read_then_it_takes_no_time_to_speak_of(path: Path) -> None:
-    best_s = math.inf
-    for _ in range(3):
-        start = time.process_time()
-        read_model(path, HardwareProfile)
-        best_s = min(best_s, time.process_time() - start)
-    assert best_s < 1.5
 
 
 def test_aliases_when_listed_then_each_names_one_profile() -> None:

@@ -70,13 +70,11 @@ def test_verified_when_written_and_read(changes: Json, tmp_path: Path) -> None:
 def test_accuracy_is_that_of_the_file() -> None:
     verified = VerifyFile.model_validate(content(correct=333))
     assert verified.accuracy == 333 / 360
-    assert verified.lost_points == pytest.approx(2.5)
 
 
 def test_accuracy_when_refused_is_unknown() -> None:
     verified = VerifyFile.model_validate(content(correct=None, refused="no"))
     assert verified.accuracy is None
-    assert verified.lost_points is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from study_fixtures import make_settings
 from tiny_network import make_data
 
 from hwsearch.hardware.targets import load_profile
+from hwsearch.ship.finish import ship_run
 from hwsearch.study.asked import pictures
 from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.coordinator import Run
@@ -24,7 +25,9 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(pictures, "load_data", lambda *_, seed, **__: make_data(seed))
-        Run(checked=checked, folder=folder, command="hwsearch run", watcher=Silent()).execute()
+        work = Run(checked=checked, folder=folder, command="hwsearch run", watcher=Silent())
+        work.execute()
+        ship_run(folder, work.data, Silent())
     return folder
 
 

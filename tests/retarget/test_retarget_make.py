@@ -11,12 +11,15 @@ from hwsearch.deploy.network_file import load_network
 from hwsearch.errors import BackboneError, RunError, TargetError, UserError
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.targets import load_profile
-from hwsearch.report.stored import SEARCHED_FILE, CostEntry, FrontFile, read_front, read_run
+from hwsearch.report.stored import CostEntry, FrontFile, read_front, read_run
+from hwsearch.report.verified import read_verified
 from hwsearch.retarget import make
 from hwsearch.retarget.make import reprice_run
 from hwsearch.retarget.pricing import Priced
-from hwsearch.retarget.trials import open_finished
+from hwsearch.space.candidate import Candidate
 from hwsearch.study.candidates.backbones import Backbones
+from hwsearch.study.finals.evidence import read_evidence
+from hwsearch.study.run_folder import open_run
 
 SEARCHED_FOR = "jetson-orin-nano"
 #: Has fp32 and int8, and no fp16.
@@ -74,16 +77,15 @@ def test_reprice_changes_nothing_that_the_run_wrote(run_folder: Path) -> None:
 def test_reprice_prices_the_networks_that_were_really_trained(run_folder: Path) -> None:
     """Their weights lie in the run: as many, in the same shapes, as what was priced."""
     front, _ = reprice_run(run_folder, "jetson-nano", ["1000ms"])
-    settings = open_finished(run_folder).settings
+    settings = open_run(run_folder).settings
     backbones = Backbones(space=settings.space, classes=3)
     predictor = CostPredictor(load_profile("jetson-nano"), settings.confidence)
-    searched = read_front(run_folder, SEARCHED_FILE)
-    layers = {model.trial: model.layers for model in searched.front}
+    evidence = read_evidence(run_folder)
+    folders = {network.trial: network.folder for network in evidence.networks}
     assert front.front
     for model in front.front:
-        stored = layers[model.trial]
-        assert stored is not None
-        module, card = load_network((run_folder / stored).parent / "model.safetensors")
+        folder = run_folder / "models" / folders[model.trial]
+        module, card = load_network(folder / "model.safetensors")
         network = backbones.describe(card.candidate)
         for kernel in network.weighted:
             layer = module.get_submodule(kernel.name)
@@ -99,11 +101,11 @@ def test_reprice_prices_the_networks_that_were_really_trained(run_folder: Path) 
 
 def test_reprice_keeps_accuracies_and_says_whose_they_are(run_folder: Path) -> None:
     front, place = reprice_run(run_folder, "jetson-nano", ["1000ms"])
-    searched = read_front(run_folder, SEARCHED_FILE)
-    known = {model.trial: (model.accuracy, model.accuracy_ci95) for model in searched.front}
     assert front.front
     for model in front.front:
-        assert (model.accuracy, model.accuracy_ci95) == known[model.trial]
+        file = read_verified(run_folder / "models" / f"trial_{model.trial:04d}")
+        assert file is not None
+        assert model.accuracy == file.accuracy
         assert model.latency_ms.source == "predicted"
         assert model.latency_ms.low < model.latency_ms.value < model.latency_ms.high
         assert (model.artefact, model.verified, model.layers) == (None, None, None)
@@ -123,8 +125,12 @@ def test_reprice_keeps_accuracies_and_says_whose_they_are(run_folder: Path) -> N
 
 def test_reprice_when_bits_do_not_run_leaves_trials_out(run_folder: Path) -> None:
     front, place = reprice_run(run_folder, OTHER, ["1000ms"])
-    searched = read_front(run_folder, SEARCHED_FILE)
-    halves = {m.trial for m in searched.front if 16 in m.weight_bits.values()}
+    halves = {
+        network.trial
+        for network in read_evidence(run_folder).networks
+        if network.trial is not None
+        and any(b.weight_bits == 16 for _, b in Candidate.from_json(network.candidate).bits)
+    }
     assert halves, "the run has no network with fp16 layers, so that nothing is left out"
     assert not halves.intersection(model.trial for model in front.front)
     listed = ", ".join(str(trial) for trial in sorted(halves)[:6])
@@ -161,8 +167,7 @@ def test_reprice_when_nothing_meets_the_budget_names_the_closest(run_folder: Pat
     front, place = reprice_run(run_folder, "jetson-nano", ["1us"])
     assert (front.front, front.pick, front.baseline_pick) == ((), None, None)
     assert front.closest is not None
-    searched = read_front(run_folder, SEARCHED_FILE)
-    assert front.closest.trial in {model.trial for model in searched.front}
+    assert front.closest.trial in read_evidence(run_folder).trials
     assert front.pick_reason == "nothing met the budget"
     assert "Nothing meets the budget" in (place / "report.md").read_text(encoding="utf-8")
 
@@ -196,7 +201,7 @@ def test_reprice_when_the_target_is_unknown(run_folder: Path) -> None:
 def test_reprice_when_the_folder_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a folder; give a run folder"):
         reprice_run(tmp_path / "none", OTHER)
-    with pytest.raises(RunError, match=r"has no run.json, so the run has not finished"):
+    with pytest.raises(RunError, match=r"holds no run .run.json is missing"):
         reprice_run(tmp_path, OTHER)
 
 
@@ -220,7 +225,8 @@ def test_reprice_when_the_folder_was_made_for_another_target(run_folder: Path) -
 
 
 def test_reprice_when_no_network_was_trained_fully(run_folder: Path) -> None:
-    (run_folder / SEARCHED_FILE).unlink()
+    content = json.loads((run_folder / "evidence.json").read_text(encoding="utf-8"))
+    (run_folder / "evidence.json").write_text(json.dumps(content | {"networks": []}))
     with pytest.raises(RunError, match=r"no network of .* was trained fully"):
         reprice_run(run_folder, OTHER)
 

@@ -5,7 +5,7 @@ from ship_fixtures import copied, write_finished_run
 from tiny_network import make_data
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.ship import run_folder
+from hwsearch.study import run_folder
 
 
 @pytest.fixture(autouse=True)

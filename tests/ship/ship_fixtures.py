@@ -11,20 +11,20 @@ from tiny_network import OWN, PX, make_data
 from torch import nn
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import held_out_score, inherit
+from hwsearch.accuracy.ladder import inherit, validation_score
+from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.hardware.targets import load_profile
-from hwsearch.report.stored import SEARCHED_FILE
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.finalize import FinalScore
-from hwsearch.study.finals.offer import make_front
+from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork, write_evidence
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-from hwsearch.study.written.output import write_front, write_model, write_run, write_trials
+from hwsearch.study.trials.stored_cost import StoredCost
+from hwsearch.study.written.output import profile_entry, write_model, write_run, write_trials
 
 BASELINES: Final = (
     ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),
@@ -84,13 +84,10 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     folders |= {
         candidate.id: name for (_, candidate), (_, _, name) in zip(base, BASELINES, strict=True)
     }
-    finals: dict[str, FinalScore] = {}
+    scores: dict[str, Score] = {}
     for candidate in (*chosen.values(), *(candidate for _, candidate in base)):
         model = inherit(bench.plan(candidate), data, batch_size=16)
-        score = held_out_score(model, data, PX)
-        finals[candidate.id] = FinalScore(
-            candidate=candidate, validation=score, held_out=score, train_s=0.0
-        )
+        scores[candidate.id] = validation_score(model, data, PX)
         write_model(
             folder / "models" / folders[candidate.id], model, bench.describe(candidate),
             bench.predictor, bench.card(candidate),
@@ -99,13 +96,25 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
         Record(
             trial=trial, state="completed", knobs=knobs, candidate=candidate,
             cost=bench.price(candidate), probability=1.0,
-            scores=(finals[candidate.id].validation,),
+            scores=(scores[candidate.id],),
         )
         for trial, candidate in chosen.items()
     ]  # fmt: skip
-    front, searched, _ = make_front(bench, records, base, finals, folders)
-    write_front(folder, searched, SEARCHED_FILE)
-    write_front(folder, front)
+    named: list[tuple[int | None, str | None, Candidate]] = [
+        *((trial, None, candidate) for trial, candidate in chosen.items()),
+        *((None, label, candidate) for label, candidate in base),
+    ]
+    write_evidence(folder, EvidenceFile(
+        schema_version=1, target=bench.profile.name, alias=None,
+        profile=profile_entry(bench.profile), data=data.describe(), notes=(),
+        networks=tuple(
+            StoredNetwork(
+                trial=trial, name=name, folder=folders[candidate.id],
+                candidate=candidate.to_json(), cost=StoredCost.of(bench.price(candidate)),
+            )
+            for trial, name, candidate in named
+        ),
+    ))  # fmt: skip
     write_trials(folder, records)
     now = datetime.now(UTC)
     write_run(

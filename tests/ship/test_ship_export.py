@@ -13,15 +13,17 @@ from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.bits import FP32, INT8
 from hwsearch.deploy.input_contract import read_contract
 from hwsearch.deploy.network_file import load_network
+from hwsearch.deploy.realised import classes_of
 from hwsearch.errors import BackboneError, RunError
 from hwsearch.ship import export
-from hwsearch.ship.export import ExportOptions, export_models, state_of, write_realised
-from hwsearch.ship.run_folder import OpenedRun, open_run
+from hwsearch.ship.export import ExportOptions, export_models, write_realised
+from hwsearch.study.finals.evidence import state_of
+from hwsearch.study.run_folder import RunFolder, open_run
 
 Row = dict[str, str]
 
 
-def exported(folder: Path, data: DataSet, **options: bool) -> OpenedRun:
+def exported(folder: Path, data: DataSet, **options: bool) -> RunFolder:
     run = open_run(folder)
     export_models(run, run.models, data, ExportOptions(**options), on_phase=Remembers().phase)
     return run
@@ -43,7 +45,7 @@ def test_export_when_done_has_a_file_for_every_model(host_run: Path, pictures: D
         assert contract.class_names == pictures.class_names
         assert contract.mean == pytest.approx(pictures.mean)
         assert (contract.batch, contract.input_px, contract.baked) == (1, PX, False)
-        assert state_of(model, host_run).artefact == f"models/{model.key}/model.onnx"
+        assert state_of(model.folder, host_run).artefact == f"models/{model.key}/model.onnx"
 
 
 def test_export_when_done_says_which_is_next(host_run: Path, pictures: DataSet) -> None:
@@ -102,6 +104,41 @@ def test_realised_when_there_is_no_table_says_so(tmp_path: Path) -> None:
         write_realised(tmp_path / "layers.csv", {})
 
 
+@pytest.mark.parametrize(
+    ("key", "odd", "refused"),
+    [
+        ("baseline_dense-fp32_tiny", 0.0, False),
+        ("baseline_dense-fp32_tiny", 0.1, True),
+        ("trial_0000", 0.3, False),
+        ("trial_0000", 0.7, True),
+    ],
+)
+def test_file_that_names_other_classes_than_its_network_is_refused(
+    host_run: Path,
+    pictures: DataSet,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    odd: float,
+    refused: bool,
+) -> None:
+    run = open_run(host_run)
+    model = next(one for one in run.models if one.key == key)
+
+    def other(path: Path, values: np.ndarray) -> np.ndarray:
+        found = classes_of(path, values)
+        changed = round(odd * len(found))
+        found[:changed] = (found[:changed] + 1) % len(pictures.class_names)
+        return found
+
+    monkeypatch.setattr(export, "classes_of", other)
+    export_models(run, [model], pictures, ExportOptions(), on_phase=Remembers().phase)
+    state = state_of(model.folder, host_run)
+    assert (state.refused is not None) is refused
+    assert (model.folder / "model.onnx").is_file() is not refused
+    if state.refused is not None:
+        assert "its file names the class that the network names for only" in state.refused
+
+
 @pytest.mark.parametrize("key", ["trial_0000", "trial_0003", "baseline_dense-fp32_tiny"])
 def test_file_when_run_gives_the_logits_of_the_network(
     host_run: Path, pictures: DataSet, key: str
@@ -113,7 +150,10 @@ def test_file_when_run_gives_the_logits_of_the_network(
     values = (pictures.test.images[:12].float() / 255 - mean) / std
     with torch.no_grad():
         expected = model(values).numpy()
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    # As the graph is written: without VNNI the integer kernels of x86 saturate.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
     found = np.concatenate(
         [session.run(None, {"picture": each[None].numpy()})[0] for each in values]
     )
@@ -157,11 +197,11 @@ def test_export_when_a_network_cannot_be_is_remembered(
     with monkeypatch.context() as patch:
         patch.setattr(export, "observe_output_ranges", fails)
         run = exported(host_run, pictures)
-    state = state_of(run.models[0], host_run)
+    state = state_of(run.models[0].folder, host_run)
     assert state.artefact is None
     assert state.refused == "it cannot be exported: the layer 'a' runs twice"
     assert not (run.models[0].folder / "model.onnx").exists()
-    assert state_of(exported(host_run, pictures).models[0], host_run).refused is None
+    assert state_of(exported(host_run, pictures).models[0].folder, host_run).refused is None
 
 
 def test_export_when_repeated_forgets_what_was_verified(host_run: Path, pictures: DataSet) -> None:
@@ -172,7 +212,7 @@ def test_export_when_repeated_forgets_what_was_verified(host_run: Path, pictures
 
 
 def test_state_when_nothing_was_exported(host_run: Path) -> None:
-    state = state_of(open_run(host_run).models[0], host_run)
+    state = state_of(open_run(host_run).models[0].folder, host_run)
     assert (state.artefact, state.verified, state.refused) == (None, None, None)
 
 

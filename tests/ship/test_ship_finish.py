@@ -28,14 +28,19 @@ from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
 from hwsearch.report import stored
+from hwsearch.report.stored import CostEntry
 from hwsearch.report.verified import VerifyFile, read_verified
 from hwsearch.ship import finish, verify
 from hwsearch.ship.export import ExportOptions
 from hwsearch.ship.finish import export_run, ship_run, verify_log, verify_run
 from hwsearch.ship.measured import measured_latencies
-from hwsearch.ship.run_folder import open_run
 from hwsearch.ship.verify import LEAST_SIGMA_LOG
+from hwsearch.space.candidate import Candidate
+from hwsearch.study.asked.admission import Admission
+from hwsearch.study.run_folder import open_run
 from hwsearch.study.trials.progress import Silent
+from hwsearch.study.trials.stored_cost import StoredCost
+from hwsearch.study.written.output import entry
 
 SCHEMA = json.loads(Path(stored.__file__).with_name("front.schema.json").read_text("utf-8"))
 KEYS = ("trial_0000", "trial_0003", "baseline_dense-fp32_tiny", "baseline_uniform-int8_tiny")
@@ -151,7 +156,7 @@ def test_file_when_verified_says_what_it_is_of(
     assert (verified.pictures, verified.layers) == (30, 4)
     assert verified.differences == {}
     assert verified.accuracy is not None
-    assert abs(verified.accuracy - verified.searched_accuracy) <= 1 / 30 + 1e-9
+    assert verified.searched_accuracy is None
     latency = verified.latency_ms
     assert latency is not None
     assert (latency.value, latency.place, latency.device) == (2.0, "host", "a board")
@@ -207,14 +212,14 @@ def test_model_when_it_misses_the_budget_here_is_dropped_and_told(
     watcher = Remembers()
     front = ship_run(host_run, pictures, watcher)
     assert [model.trial for model in front.front] == [0]
-    assert any("trial 3 is not offered: measured 51.0 ms" in note for note in watcher.notes)
+    assert any("trial 3 is not on the front: measured 51.0 ms" in note for note in watcher.notes)
 
 
 def test_run_when_nothing_fits_once_measured_says_so_and_reports(
     host_run: Path, pictures: DataSet, measured: FakeMeasure
 ) -> None:
     measured.latencies_ms = dict.fromkeys(KEYS, 90.0)
-    with pytest.raises(NothingFitsError, match=r"none of the 2 models is offered under 50ms"):
+    with pytest.raises(NothingFitsError, match=r"none of the 2 models meets 50ms"):
         ship_run(host_run, pictures, Remembers())
     written = front_of(host_run)
     assert written["front"] == []
@@ -288,10 +293,10 @@ def test_verify_without_a_place_keeps_the_latency_of_the_same_file(
 def test_times_when_the_runtime_reads_no_onnx_do_not_stand_for_the_target(
     host_run: Path, pictures: DataSet, measured: FakeMeasure
 ) -> None:
-    for name in ("front.json", "searched.json"):
-        content = json.loads((host_run / name).read_text())
-        content["profile"] |= {"name": "raspberry-pi-4", "runtime": "TFLite 2.7.1"}
-        (host_run / name).write_text(json.dumps(content))
+    path = host_run / "evidence.json"
+    content = json.loads(path.read_text())
+    content["profile"] |= {"name": "raspberry-pi-4", "runtime": "TFLite 2.7.1"}
+    path.write_text(json.dumps(content))
     watcher = Remembers()
     front = verify_run(host_run, watcher, on="host")
     assert measured.calls[0]["runtime"] is None
@@ -381,14 +386,18 @@ def test_log_when_its_model_was_not_scored_is_refused(jetson_run: Path) -> None:
         verify_log(jetson_run, log, None, Remembers())
 
 
-def test_export_when_of_one_model_writes_that_only(host_run: Path) -> None:
+def test_export_when_of_one_model_writes_and_scores_that_only(
+    host_run: Path, pictures: DataSet
+) -> None:
     watcher = Remembers()
     files = export_run(host_run, "3", ExportOptions(), watcher)
-    assert watcher.notes == [f"new files are not verified yet; next: hwsearch verify {host_run}"]
+    assert watcher.notes == [
+        f"new files are not timed yet; next: hwsearch verify {host_run} --on host|ssh://..."
+    ]
     assert files == [host_run / "models" / "trial_0003" / "model.onnx"]
     assert not (host_run / "models" / "trial_0000" / "model.onnx").exists()
-    artefacts = {each["trial"]: each["artefact"] for each in front_of(host_run)["front"]}
-    assert artefacts.get(3, "models/trial_0003/model.onnx") == "models/trial_0003/model.onnx"
+    assert found(host_run, "trial_0003").pictures == len(pictures.test)
+    assert [each["trial"] for each in front_of(host_run)["front"]] == [3]
 
 
 def test_export_when_none_can_be_says_why(host_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,34 +412,28 @@ def test_export_when_none_can_be_says_why(host_run: Path, monkeypatch: pytest.Mo
         export_run(host_run, "3", ExportOptions(), Remembers())
 
 
-def test_models_that_are_not_offered_get_no_file_unless_they_are_timed(
-    jetson_run: Path, pictures: DataSet
+def test_verify_when_nothing_met_the_budget_leaves_the_closest_point(
+    host_run: Path, measured: FakeMeasure
 ) -> None:
-    searched = json.loads((jetson_run / "searched.json").read_text())
-    # Another network of the same run that is slower and less accurate than trial 3.
-    worse = {**searched["front"][1], "trial": 7, "accuracy": 0.0, "accuracy_ci95": [0.0, 0.1]}
-    slow = worse["latency_ms"]
-    worse["latency_ms"] = {**slow, **{key: 2 * slow[key] for key in ("value", "low", "high")}}
-    worse["layers"] = "models/trial_0007/layers.csv"
-    searched["front"].append(worse)
-    (jetson_run / "searched.json").write_text(json.dumps(searched))
-    watcher = Remembers()
-    ship_run(jetson_run, pictures, watcher)
-    assert not any("trial 7" in text for text in watcher.phases)
-    assert not (jetson_run / "models" / "trial_0007").exists()
-    notes = front_of(jetson_run)["notes"]
-    assert any(note.startswith("trial 7 is not offered") for note in notes)
-
-
-def test_verify_when_nothing_met_the_budget_leaves_the_closest_point(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
-    searched = json.loads((host_run / "searched.json").read_text())
-    closest = {**searched["front"][0], "layers": None, "trial": None}
-    empty = front | {"front": [], "baselines": [], "pick": None, "closest": closest}
-    (host_run / "front.json").write_text(json.dumps(empty))
-    (host_run / "searched.json").unlink()
+    path = host_run / "evidence.json"
+    content = json.loads(path.read_text())
+    network = content["networks"][0]
+    closest = entry(
+        Candidate.from_json(network["candidate"]),
+        StoredCost.model_validate(network["cost"]).cost(),
+        Admission(probability=0.1, violations={"latency": 0.5}),
+        None,
+        trial=None,
+        layers=None,
+    )
+    closest = {
+        name: value.model_dump() if isinstance(value, CostEntry) else value
+        for name, value in closest.items()
+    }
+    path.write_text(json.dumps(content | {"networks": [], "closest": closest}))
     found_front = verify_run(host_run, Remembers())
     assert found_front.closest is not None
+    assert found_front.closest.macs == network["cost"]["macs"]
     assert found_front.front == ()
 
 
@@ -506,11 +509,8 @@ def test_measured_latencies_are_those_of_the_candidates_of_their_run(
     host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [
-        *((f"trial_{m.trial:04d}", m.latency_ms.value) for m in open_run(host_run).searched.front),
-        *(
-            (f"baseline_{m.name}_tiny", m.latency_ms.value)
-            for m in open_run(host_run).searched.baselines
-        ),
+        (network.folder, network.cost.latency_ms.value)
+        for network in open_run(host_run).evidence.networks
     ]
     assert {name for name, _ in models} == set(KEYS)
     replace_measure(monkeypatch, FakeMeasure({k: 1.3 * v for k, v in models}))

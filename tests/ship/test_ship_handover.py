@@ -13,14 +13,14 @@ from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
-from hwsearch.hardware.runtime_family import Family
+from hwsearch.hardware.runtimes import Family, runtime_facts
 from hwsearch.ship.export import ExportOptions, export_models
 from hwsearch.ship.handover.convert import conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
 from hwsearch.ship.handover.tensorrt import tensorrt_script, weak_options
-from hwsearch.ship.handover.write import needs_float_file, write_handover
-from hwsearch.ship.run_folder import open_run
+from hwsearch.ship.handover.write import write_handover
 from hwsearch.ship.trtexec_log import read_log
+from hwsearch.study.run_folder import open_run
 
 NAMES = ("red", 'it\'s "blue"', "grün\n", "$side {x}")
 
@@ -244,27 +244,29 @@ def test_conversion_says_what_is_not_known(family: Family, baked: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "names"),
+    ("runtime", "names"),
     [
-        ("onnxruntime", {"run_onnxruntime.py", "run_openvino.py"}),
-        ("openvino", {"run_onnxruntime.py", "run_openvino.py"}),
-        ("tensorrt", {"run_onnxruntime.py", "build_tensorrt.sh"}),
-        ("tflite", {"run_onnxruntime.py", "CONVERT.md"}),
-        ("edgetpu", {"run_onnxruntime.py", "CONVERT.md"}),
-        ("other", {"run_onnxruntime.py", "CONVERT.md"}),
+        ("ONNX Runtime 1.x", {"run_onnxruntime.py", "run_openvino.py"}),
+        ("OpenVINO 2026.4", {"run_onnxruntime.py", "run_openvino.py"}),
+        ("TensorRT 10.3", {"run_onnxruntime.py", "build_tensorrt.sh"}),
+        ("TFLite 2.7.1", {"run_onnxruntime.py", "CONVERT.md"}),
+        ("TFLite Edge TPU delegate", {"run_onnxruntime.py", "CONVERT.md"}),
+        ("Arm NN 22.11", {"run_onnxruntime.py", "CONVERT.md"}),
     ],
 )
 def test_handover_when_written_is_that_of_the_runtime(
-    family: Family, names: set[str], tmp_path: Path
+    runtime: str, names: set[str], tmp_path: Path
 ) -> None:
     for earlier in ("build_tensorrt.sh", "run_openvino.py", "CONVERT.md", "other.txt"):
         (tmp_path / earlier).write_text("old")
-    files = write_handover(tmp_path, family, contract(), MIXED, runtime="what it is")
+    facts = runtime_facts(runtime)
+    files = write_handover(tmp_path, facts, contract(), MIXED, runtime_name="what it is")
     assert {path.name for path in files} == names
     assert {path.name for path in tmp_path.iterdir()} == {*names, "other.txt"}
-    assert needs_float_file(family) is ("CONVERT.md" in names)
+    assert facts.takes_float_file is ("CONVERT.md" in names)
 
 
 def test_handover_when_the_folder_is_gone_says_so(tmp_path: Path) -> None:
+    facts = runtime_facts("ONNX Runtime")
     with pytest.raises(RunError, match="cannot be written"):
-        write_handover(tmp_path / "gone", "onnxruntime", contract(), MIXED, runtime="x")
+        write_handover(tmp_path / "gone", facts, contract(), MIXED, runtime_name="x")

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,12 @@ def test_names_hold_the_backbones_of_every_family() -> None:
     assert {"resnet10t", "mobilenetv4_conv_small", "regnetx_002", "convnext_atto"} <= timm_names()
 
 
-def test_names_are_read_fast_without_importing_timm() -> None:
+def test_names_are_read_without_importing_timm() -> None:
     code = (
         "import sys; from hwsearch.space.timm_names import timm_names; timm_names();"
         "sys.exit('timm' in sys.modules or 'torch' in sys.modules)"
     )
-    began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    # 0.3 s on an idle machine; the bound only notices an import of torch.
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.slow

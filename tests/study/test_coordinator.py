@@ -17,11 +17,14 @@ from hwsearch.errors import (
     RunLockedError,
     TrialsFailedError,
 )
-from hwsearch.report.stored import SEARCHED_FILE, FrontFile, StoredRun, read_run
+from hwsearch.report.stored import read_run, read_run_file
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study import coordinator
+from hwsearch.study.asked.admission import admission
 from hwsearch.study.asked.settings import SamplerName
 from hwsearch.study.coordinator import Run
+from hwsearch.study.finals.evidence import EvidenceFile, read_evidence
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.trial import Trial
@@ -76,53 +79,49 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(Trial, "run", run)
 
 
-def check_files(folder: Path, stored: StoredRun) -> None:
-    for name in ("front.json", "run.json", "trials.csv", "study.db"):
+def check_files(folder: Path, evidence: EvidenceFile) -> None:
+    for name in ("evidence.json", "run.json", "trials.csv", "study.db"):
         assert (folder / name).stat().st_size > 0
-    for model in stored.front.scored:
-        assert model.layers is not None
-        layers = folder / model.layers
-        assert layers.is_file()
-        assert (layers.parent / "model.safetensors").is_file()
-        with layers.open(newline="", encoding="utf-8") as file:
+    for network in evidence.networks:
+        stored = folder / "models" / network.folder
+        assert (stored / "model.safetensors").is_file()
+        with (stored / "layers.csv").open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
-        assert sum(int(row["macs"]) for row in table) == model.macs
+        assert sum(int(row["macs"]) for row in table) == network.cost.macs
 
 
 def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
     listener = Listener()
-    front = make_run(tmp_path / "run", listener).execute()
-    stored = read_run(tmp_path / "run")
-    assert stored.front == FrontFile.model_validate_json(front.model_dump_json())
-    check_files(tmp_path / "run", stored)
-    assert listener.trials == [row.trial for row in stored.trials] == list(range(TRIALS))
-    assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
-    assert {baseline.backbone for baseline in front.baselines} == {OWN}
-    latency, size = (budget.limit for budget in parse_budgets(BUDGETS))
-    for model in front.front:
-        assert model.latency_ms.value <= latency
-        assert model.size_bytes <= size
-        assert model.meets_budget_probability >= 0.9
-        assert stored.trials[model.trial].state == "finalized"
-    tuned = {row.trial for row in stored.trials if row.state == "finalized"}
-    searched = json.loads((tmp_path / "run" / SEARCHED_FILE).read_text(encoding="utf-8"))
-    assert tuned == {model["trial"] for model in searched["front"]}
-    assert (front.pick is None) == (not front.front)
-    counts = stored.run.counts
-    assert stored.run.finished is not None
+    make_run(tmp_path / "run", listener).execute()
+    run, trials = read_run_file(tmp_path / "run"), rows(tmp_path / "run")
+    evidence = read_evidence(tmp_path / "run")
+    check_files(tmp_path / "run", evidence)
+    assert listener.trials == [int(row["trial"]) for row in trials] == list(range(TRIALS))
+    baselines = [network for network in evidence.networks if network.trial is None]
+    assert {network.name for network in baselines} == {"dense-fp32", "uniform-int8"}
+    assert {Candidate.from_json(network.candidate).backbone for network in baselines} == {OWN}
+    budgets = parse_budgets(BUDGETS)
+    for network in evidence.networks:
+        if network.trial is not None:
+            assert admission(network.cost.cost(), budgets, 0.9).admitted
+    tuned = {int(row["trial"]) for row in trials if row["state"] == "finalized"}
+    assert tuned == set(evidence.trials)
+    counts = run.counts
+    assert run.finished is not None
     assert counts.priced == TRIALS
     assert (
         counts.completed + counts.stopped + counts.over_budget + counts.duplicates + counts.failed
         == TRIALS
     )
-    assert stored.run.configuration["seed"] == 0
+    assert run.configuration["seed"] == 0
 
 
 @pytest.mark.slow
 def test_execute_when_the_seed_is_the_same_gives_the_same_trials(tmp_path: Path) -> None:
-    fronts = [make_run(tmp_path / name).execute() for name in ("one", "two")]
+    for name in ("one", "two"):
+        make_run(tmp_path / name).execute()
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
-    assert fronts[0] == fronts[1]
+    assert read_evidence(tmp_path / "one") == read_evidence(tmp_path / "two")
     make_run(tmp_path / "other", seed=1).execute()
     assert rows(tmp_path / "other") != rows(tmp_path / "one")
 
@@ -187,9 +186,11 @@ def test_execute_when_resumed_late_proposes_the_same(
 def test_execute_when_resumed_after_its_end_trains_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    front = make_run(tmp_path / "run").execute()
+    make_run(tmp_path / "run").execute()
+    before = read_evidence(tmp_path / "run")
     interrupt_at(monkeypatch, 0)
-    assert make_run(tmp_path / "run").execute() == front
+    make_run(tmp_path / "run").execute()
+    assert read_evidence(tmp_path / "run") == before
 
 
 @pytest.mark.slow
@@ -254,11 +255,12 @@ def test_execute_when_most_trials_fail(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit_s", [1.0, 15.0])
-def test_execute_when_a_time_limit_ends_it_reports_a_front(tmp_path: Path, limit_s: float) -> None:
+def test_execute_when_a_time_limit_ends_it_has_evidence(tmp_path: Path, limit_s: float) -> None:
     listener = Listener()
-    front = make_run(tmp_path / "run", listener, time_limit_s=limit_s, trials=None).execute()
+    make_run(tmp_path / "run", listener, time_limit_s=limit_s, trials=None).execute()
     assert rows(tmp_path / "run")
-    assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
+    names = {network.name for network in read_evidence(tmp_path / "run").networks}
+    assert names >= {"dense-fp32", "uniform-int8"}
     assert listener.notes[0].startswith("plan (")
     assert "left of the limit): " in listener.notes[0]
     assert len(listener.deadlines) == 1

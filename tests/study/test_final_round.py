@@ -9,7 +9,8 @@ from tiny_network import OWN
 
 from hwsearch.bits import INT8
 from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.final_round import FinalRound, Outcome
+from hwsearch.study.finals.evidence import EvidenceFile
+from hwsearch.study.finals.final_round import FinalRound
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.trial import Trial
@@ -45,11 +46,11 @@ def trials(bench: Workbench) -> tuple[Record, Record]:
     return pruned, replace(pruned, trial=1, candidate=int8, cost=bench.price(int8))
 
 
-def layers(outcome: Outcome, folder: Path) -> list[str]:
-    """The file of each model and baseline, all of which are there."""
-    found = [str(entry.layers) for entry in outcome.searched.scored]
-    assert all((folder / path).is_file() for path in found)
-    return [path.split("/")[1] for path in found]
+def folders(evidence: EvidenceFile, run: Path) -> list[str]:
+    """The folder of each trial and baseline, all of which have weights."""
+    found = [network.folder for network in evidence.networks]
+    assert all((run / "models" / name / "model.safetensors").is_file() for name in found)
+    return found
 
 
 DENSE, UNIFORM = (
@@ -59,11 +60,11 @@ DENSE, UNIFORM = (
 
 def test_trial_that_is_a_baseline_shares_its_folder(tmp_path: Path, bench: Workbench) -> None:
     both = trials(bench)
-    outcome = make_round(tmp_path / "run", bench).run(both)
+    evidence = make_round(tmp_path / "run", bench).run(both, ())
     models = ["trial_0000", "trial_0001"]
-    assert layers(outcome, tmp_path / "run") == [*models, DENSE, "trial_0001"]
-    by_name = {entry.name: entry for entry in outcome.searched.baselines}
-    assert by_name["uniform-int8"].accuracy == outcome.searched.front[1].accuracy
+    assert folders(evidence, tmp_path / "run") == [*models, DENSE, "trial_0001"]
+    by_name = {network.name: network for network in evidence.networks}
+    assert by_name["uniform-int8"].candidate == evidence.networks[1].candidate
 
 
 def test_baseline_that_becomes_a_trial_stays_in_its_folder(
@@ -71,11 +72,11 @@ def test_baseline_that_becomes_a_trial_stays_in_its_folder(
 ) -> None:
     pruned, int8 = trials(bench)
     work = make_round(tmp_path / "run", bench)
-    first = work.run([pruned])
-    assert layers(first, tmp_path / "run") == ["trial_0000", DENSE, UNIFORM]
+    first = work.run([pruned], ())
+    assert folders(first, tmp_path / "run") == ["trial_0000", DENSE, UNIFORM]
     before = work.store.finals()
-    second = work.run([pruned, int8])
-    assert layers(second, tmp_path / "run") == ["trial_0000", UNIFORM, DENSE, UNIFORM]
+    second = work.run([pruned, int8], ())
+    assert folders(second, tmp_path / "run") == ["trial_0000", UNIFORM, DENSE, UNIFORM]
     assert work.store.finals() == before
 
 
@@ -97,8 +98,8 @@ def test_thin_limit_is_said_first_and_trains_three_finalists(
         replace(one, cost=bench.price(one.candidate)) for one in chosen if one.candidate is not None
     ]
     work = replace(make_round(tmp_path / "run", bench), left_s=lambda: 6.0)
-    outcome = work.run(chosen)
-    assert len({model.trial for model in outcome.searched.front}) == 3
-    assert "the time limit leaves each finalist" in outcome.front.notes[0]
-    assert "the time limit left no time to train trial" in outcome.front.notes[1]
-    assert outcome.notes[:2] == outcome.front.notes[:2]
+    evidence = work.run(chosen, ("before",))
+    assert len(evidence.trials) == 3
+    assert evidence.notes[0] == "before"
+    assert "the time limit leaves each finalist" in evidence.notes[1]
+    assert "the time limit left no time to train trial" in evidence.notes[2]

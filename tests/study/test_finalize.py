@@ -24,7 +24,7 @@ from hwsearch.study.trials.records import Record
 
 def test_final_when_written_and_read() -> None:
     score = Score(correct=1, total=3)
-    final = FinalScore(candidate=make_candidate(), validation=score, held_out=score, train_s=1.5)
+    final = FinalScore(candidate=make_candidate(), validation=score, train_s=1.5)
     assert FinalScore.from_json(final.to_json()) == final
 
 
@@ -64,13 +64,13 @@ def uniform(bench: Workbench) -> tuple[Candidate, Candidate, Candidate]:
 def test_finalize_when_some_are_done_trains_the_others_once(bench: Workbench) -> None:
     dense, _, int8 = uniform(bench)
     score = Score(correct=1, total=30)
-    done = FinalScore(candidate=dense, validation=score, held_out=score, train_s=9.0)
+    done = FinalScore(candidate=dense, validation=score, train_s=9.0)
     finals, kept = finish(bench, [int8], [dense, int8], {dense.id: done})
     assert [key for key, _ in kept] == [int8.id]
     [(_, model)] = kept
     assert not model.training
     assert finals[dense.id] is done
-    assert finals[int8.id].held_out.total == 30
+    assert finals[int8.id].validation.total == 30
 
 
 def test_dense_baseline_is_the_base_network_itself(bench: Workbench) -> None:
@@ -124,7 +124,8 @@ def even_pace(*candidates: Candidate, step_s: float = 0.1) -> TuningTimes:
     return TuningTimes(
         step_s={one.id: step_s for one in candidates},
         settle_s={one.id: 0.0 for one in candidates},
-        held_out_s={one.id: 0.0 for one in candidates},
+        validation_s={one.id: 0.0 for one in candidates},
+        file_score_s={one.id: 0.0 for one in candidates},
     )
 
 
@@ -151,7 +152,8 @@ def test_time_is_shared_so_that_all_take_as_many_steps(bench: Workbench) -> None
     pace = TuningTimes(
         step_s={dense.id: 0.3, half.id: 0.1, int8.id: 0.1},
         settle_s={dense.id: 1.0, half.id: 2.0, int8.id: 3.0},
-        held_out_s={dense.id: 1.0, half.id: 1.0, int8.id: 1.0},
+        validation_s={dense.id: 1.0, half.id: 1.0, int8.id: 1.0},
+        file_score_s={dense.id: 2.0, half.id: 2.0, int8.id: 2.0},
     )
     work = FinalTime(lambda: 100.0, pace, bench, [])
     free_s = 100.0 - SHIP_START_S - 9.0
@@ -201,6 +203,6 @@ def test_expected_time_counts_steps_as_steps_and_the_rest_once(bench: Workbench)
     record = timed(0, bench, step_s=0.1, score_s=0.2, train_s=0.3 + 2 * 0.1 + 3 * 0.2)
     record = replace(record, scores=record.scores * 3)
     scored = 0.2 * (1 + len(bench.data.test) / len(bench.data.validation))
-    network = 0.1 * bench.final_steps + 0.3 + 2 * scored + 0.5
+    network = 0.1 * bench.final_steps + 0.3 + scored + 0.5
     assert expected_s([record], bench) == pytest.approx(SHIP_START_S + network)
     assert expected_s([], bench) == SHIP_START_S

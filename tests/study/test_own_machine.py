@@ -18,13 +18,14 @@ from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, Refus
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.recalibration import Recalibration, recalibrate
-from hwsearch.report.stored import SEARCHED_FILE, read_front, read_run_file
+from hwsearch.report.stored import read_run_file
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import dense
 from hwsearch.study import coordinator, own_machine
 from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.coordinator import Run
+from hwsearch.study.finals.evidence import read_evidence
 from hwsearch.study.finals.final_time import ship_s
 from hwsearch.study.own_machine import recalibrated, timed_networks
 from hwsearch.study.trials.progress import Silent
@@ -196,25 +197,26 @@ def test_a_machine_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_for_this_machine_corrects_its_predictions(timed: list[str], tmp_path: Path) -> None:
     listener = Listener()
     run = make_run(tmp_path / "run", listener, host())
-    front = run.execute()
+    run.execute()
     assert len(timed) == 5
     known = run._bench.predictor.recalibration
     assert known is not None
     told = [note for note in listener.notes if "5 networks were timed here" in note]
     assert len(told) == 1
     assert "1.70 to 1.70 x what profile host predicts" in told[0]
-    searched = read_front(tmp_path / "run", SEARCHED_FILE)
-    assert told[0] in front.notes
-    assert told[0] in searched.notes
+    evidence = read_evidence(tmp_path / "run")
+    assert told[0] in evidence.notes
     corrected = CostPredictor(host(), recalibration=known)
     candidates = {record.trial: record.candidate for record in run._store.records()}
-    assert searched.front
-    for model in searched.front:
-        candidate = candidates[model.trial]
+    assert evidence.trials
+    for network in evidence.networks:
+        if network.trial is None:
+            continue
+        candidate = candidates[network.trial]
         assert candidate is not None
         described = run._bench.describe(candidate)
-        assert model.latency_ms.value == pytest.approx(corrected.latency_ms(described))
-        assert model.latency_ms.value > 1.4 * CostPredictor(host()).latency_ms(described)
+        assert network.cost.latency_ms.value == pytest.approx(corrected.latency_ms(described))
+        assert network.cost.latency_ms.value > 1.4 * CostPredictor(host()).latency_ms(described)
     wall_s = run._bench.wall_s
     assert wall_s["timing here"] > 0
 
@@ -233,10 +235,10 @@ def test_a_resumed_run_prices_as_before_and_times_nothing_again(
 
 def test_a_run_for_another_device_times_nothing(timed: list[str], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", Silent(), make_profile())
-    front = run.execute()
+    run.execute()
     assert timed == []
     assert run._bench.predictor.recalibration is None
-    assert not any("timed here" in note for note in front.notes)
+    assert not any("timed here" in note for note in read_evidence(tmp_path / "run").notes)
 
 
 def test_a_machine_that_cannot_be_timed_keeps_its_profile(
@@ -288,10 +290,15 @@ def with_trials(run: Run, trials: int) -> None:
     run.checked = Checked(settings=settings, profile=run.checked.profile)
 
 
+def predicted_ms(folder: Path) -> dict[int, float]:
+    """Latencies of the trials that were trained to the end."""
+    networks = read_evidence(folder).networks
+    return {one.trial: one.cost.latency_ms.value for one in networks if one.trial is not None}
+
+
 def files_of(run: Run, factor: float) -> dict[Candidate, float]:
     """What the networks of a front are to have taken: so many times what is predicted of them."""
-    front = read_front(run.folder, SEARCHED_FILE).front
-    latencies_ms = {model.trial: model.latency_ms.value for model in front}
+    latencies_ms = predicted_ms(run.folder)
     return {
         record.candidate: factor * latencies_ms[record.trial]
         for record in run._store.records()
@@ -302,13 +309,13 @@ def files_of(run: Run, factor: float) -> dict[Candidate, float]:
 def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", Silent(), host())
     run.execute()
-    first = read_front(tmp_path / "run", SEARCHED_FILE)
+    first = predicted_ms(tmp_path / "run")
     before = run._bench.predictor.recalibration
     assert before is not None
     with_trials(run, 16)
     measured_ms = files_of(run, 1.25)
     assert run.go_on(measured_ms)
-    front = read_front(tmp_path / "run", SEARCHED_FILE)
+    again = predicted_ms(tmp_path / "run")
     known = run._bench.predictor.recalibration
     assert known is not None
     assert known == run._store.recalibration()
@@ -316,24 +323,20 @@ def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_pat
     assert {one.id for one in measured_ms} < {one.name for one in known.timed}
     assert len(timed) == 5, "the files were timed, not these networks again"
     assert len(run._store.records()) == 16
-    again = {model.trial: model.latency_ms.value for model in front.front}
-    both = [model for model in first.front if model.trial in again]
-    assert both
-    for model in both:
-        assert 1.02 < again[model.trial] / model.latency_ms.value < 1.25
+    assert first.keys() & again.keys()
+    for trial in first.keys() & again.keys():
+        assert 1.02 < again[trial] / first[trial] < 1.25
 
 
-def test_a_verified_front_stays_where_no_other_network_is_found(
-    timed: list[str], tmp_path: Path
-) -> None:
+def test_evidence_stays_where_no_other_network_is_found(timed: list[str], tmp_path: Path) -> None:
     listener = Listener()
     run = make_run(tmp_path / "run", listener, host())
     run.execute()
-    verified = (tmp_path / "run" / "front.json").read_bytes()
+    before = (tmp_path / "run" / "evidence.json").read_bytes()
     states = (tmp_path / "run" / "trials.csv").read_text("utf-8")
     run.shipped(12.5)
     assert not run.go_on(files_of(run, 1.25))
-    assert (tmp_path / "run" / "front.json").read_bytes() == verified
+    assert (tmp_path / "run" / "evidence.json").read_bytes() == before
     again = (tmp_path / "run" / "trials.csv").read_text("utf-8")
     assert again.count("finalized") == states.count("finalized") > 0
     assert any("no other network was found" in note for note in listener.notes)
@@ -341,17 +344,17 @@ def test_a_verified_front_stays_where_no_other_network_is_found(
     assert timed
 
 
-def test_a_verified_front_stays_where_nothing_can_meet_the_budget_any_more(
+def test_evidence_stays_where_nothing_can_meet_the_budget_any_more(
     timed: list[str], tmp_path: Path
 ) -> None:
     listener = Listener()
     run = make_run(tmp_path / "run", listener, host())
     run.execute()
     stored = run._store.recalibration()
-    verified = (tmp_path / "run" / "front.json").read_bytes()
+    before = (tmp_path / "run" / "evidence.json").read_bytes()
     with_trials(run, 24)
     assert not run.go_on(files_of(run, 1e6))
-    assert (tmp_path / "run" / "front.json").read_bytes() == verified
+    assert (tmp_path / "run" / "evidence.json").read_bytes() == before
     assert run._store.recalibration() == stored, "a resumed run must not lose its front by it"
     assert any(note.startswith("search ended: no candidate of space") for note in listener.notes)
     assert timed

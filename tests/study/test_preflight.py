@@ -8,7 +8,7 @@ import pytest
 from study_fixtures import make_picture_folder, make_profile, make_space
 
 from hwsearch.errors import DataError, RunError, TargetError, UnitError
-from hwsearch.study.asked.preflight import Checked, check, check_space_bits, stored_run
+from hwsearch.study.asked.preflight import Checked, check, check_space_bits
 
 
 def ask(**changes: Any) -> Checked:
@@ -61,17 +61,6 @@ def test_check_space_bits_when_the_target_does_not_offer_them() -> None:
     check_space_bits(make_space(), make_profile())
     with pytest.raises(TargetError):
         check_space_bits(make_space(weight_bits=[3]), make_profile())
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [(None, "holds no run"), ("{", "cannot be read"), ('{"schema_version": 9}', "another version")],
-)
-def test_stored_run_when_it_cannot_be_used(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "run.json").write_text(text, encoding="utf-8")
-    with pytest.raises(RunError, match=message):
-        stored_run(tmp_path)
 
 
 def test_preflight_when_imported_takes_no_torch() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.measure.process import (
@@ -18,9 +18,7 @@ from hwsearch.hardware.measure.process import (
     started,
 )
 from hwsearch.hardware.measure.ssh import SshPlace
-
-#: What runs the nets.
-Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "trtexec"]
+from hwsearch.hardware.runtimes import Runner
 
 _ALLOWED: Final = "give host, cuda or ssh://[user@]host[:port]"
 _ADDRESS: Final = re.compile(
@@ -36,7 +34,7 @@ class Place(Protocol):
         """As the user writes it."""
 
     @property
-    def default_runtime(self) -> Runtime:
+    def default_runtime(self) -> Runner:
         """What runs the nets there when nothing else is asked for."""
 
     def run(
@@ -74,7 +72,7 @@ class LocalPlace:
         return "cuda" if self.on_gpu else "host"
 
     @property
-    def default_runtime(self) -> Runtime:
+    def default_runtime(self) -> Runner:
         """ONNX Runtime."""
         return "onnxruntime-cuda" if self.on_gpu else "onnxruntime"
 

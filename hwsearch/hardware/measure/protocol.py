@@ -16,8 +16,9 @@ from typing import Any, Final, Literal, get_args
 
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.measure.kept import KeptResults, content_hash, result_key
-from hwsearch.hardware.measure.places import Place, Runtime
+from hwsearch.hardware.measure.places import Place
 from hwsearch.hardware.measure.process import Event
+from hwsearch.hardware.runtimes import Runner
 
 Precision = Literal["fp16", "int8", "typed"]
 
@@ -50,7 +51,7 @@ class MeasureJob:
         UserError: a number out of range, or precisions for another runtime.
     """
 
-    runtime: Runtime = "onnxruntime"
+    runtime: Runner = "onnxruntime"
     threads: int = 1
     rounds: int = 20
     extra_rounds: int = 40
@@ -60,8 +61,8 @@ class MeasureJob:
     precisions: tuple[Precision, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.runtime not in get_args(Runtime):
-            allowed = ", ".join(get_args(Runtime))
+        if self.runtime not in get_args(Runner):
+            allowed = ", ".join(get_args(Runner))
             raise UserError(f"runtime '{self.runtime}' cannot be measured; pick from {allowed}")
         least = {"threads": 1, "rounds": 2, "runs": 3, "warm_up": 1, "extra_rounds": 0}
         for name, limit in least.items():
@@ -154,7 +155,7 @@ class MeasureReport:
     noise_floor_percent: float
     drift_percent: float | None
     place: str
-    runtime: Runtime
+    runtime: Runner
     runtime_version: str
     device: str
     cpu: str
@@ -201,7 +202,7 @@ def measure(
     threads: int = 1,
     rounds: int | None = None,
     runs: int | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runner | None = None,
     precisions: tuple[Precision, ...] = (),
     time_limit_s: float | None = None,
     work_folder: Path | None = None,
@@ -249,7 +250,7 @@ def measure(
     return measuring.report()
 
 
-def reach(place: Place, *, runtime: Runtime | None = None, threads: int = 1) -> None:
+def reach(place: Place, *, runtime: Runner | None = None, threads: int = 1) -> None:
     """Ask a place to answer, before anything long is done for it.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Final
 
 from hwsearch.bits import LayerBits
 from hwsearch.deploy.input_contract import InputContract
-from hwsearch.hardware.runtime_family import Family
+from hwsearch.hardware.runtimes import Family
 
 #: The network without quantization, which converters with a quantizer of their own start from.
 FLOAT_FILE: Final = "model_float.onnx"

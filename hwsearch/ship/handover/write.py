@@ -7,7 +7,7 @@ from typing import Final
 from hwsearch.bits import LayerBits
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
-from hwsearch.hardware.runtime_family import Family
+from hwsearch.hardware.runtimes import RuntimeFacts
 from hwsearch.report.stored import replace_file
 from hwsearch.ship.handover.convert import FLOAT_FILE, conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
@@ -21,27 +21,22 @@ CONVERT_FILE: Final = "CONVERT.md"
 _ALL: Final = (TENSORRT_FILE, ONNXRUNTIME_FILE, OPENVINO_FILE, CONVERT_FILE)
 
 
-def needs_float_file(family: Family) -> bool:
-    """Whether the target's converter starts from the network without quantization."""
-    return family in ("tflite", "edgetpu", "other")
-
-
 def write_handover(
     folder: Path,
-    family: Family,
+    runtime: RuntimeFacts,
     contract: InputContract,
     bits: Mapping[str, LayerBits],
     *,
-    runtime: str,
+    runtime_name: str,
 ) -> list[Path]:
     """Write what goes with ``model.onnx`` in a folder; what went with an earlier one is removed.
 
     Args:
         folder: of the model.
-        family: of the runtime that it is for.
+        runtime: that it is for.
         contract: of its input.
         bits: of its layers, in running order.
-        runtime: as the profile names it, for people.
+        runtime_name: as the profile says it, for people.
 
     Returns:
         The files.
@@ -50,15 +45,15 @@ def write_handover(
         RunError: the folder cannot be written.
     """
     texts = {ONNXRUNTIME_FILE: onnxruntime_script(contract)}
-    if family == "tensorrt":
+    if runtime.family == "tensorrt":
         texts[TENSORRT_FILE] = tensorrt_script(contract, bits)
-    elif family in ("onnxruntime", "openvino"):
+    elif runtime.family in ("onnxruntime", "openvino"):
         # This machine may have either; the faster one differs from model to model.
         texts[OPENVINO_FILE] = openvino_script(contract)
     else:
-        texts[CONVERT_FILE] = conversion_text(family, contract, bits, runtime=runtime)
+        texts[CONVERT_FILE] = conversion_text(runtime.family, contract, bits, runtime=runtime_name)
     stale = [*(name for name in _ALL if name not in texts)]
-    if not needs_float_file(family):
+    if not runtime.takes_float_file:
         stale.append(FLOAT_FILE)
     for name in stale:
         try:

@@ -1,16 +1,14 @@
 """Checks that need neither torch nor data in memory, so that a mistake is answered at once."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from hwsearch.accuracy.data.sources import check_data
 from hwsearch.errors import RunError
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile, resolve
-from hwsearch.report.stored import RUN_FILE
 from hwsearch.space.search_space import SearchSpace, apply_settings, load_space
 from hwsearch.study.asked.admission import check_energy
 from hwsearch.study.asked.effort import Effort
@@ -114,24 +112,6 @@ def check_space_bits(space: SearchSpace, profile: HardwareProfile) -> None:
         {bits.weight_bits for bits in offered} if weights == "target" else set(weights),
         {bits.activation_bits for bits in offered} if activations == "target" else set(activations),
     )
-
-
-def stored_run(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` of an interrupted run says.
-
-    Raises:
-        RunError: the folder holds no run of this version.
-    """
-    path = folder / RUN_FILE
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no run to resume ({RUN_FILE} is missing)") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); start a new run") from None
-    if not isinstance(stored, dict) or stored.get("schema_version") != 1:
-        raise RunError(f"{path} was written by another version of hwsearch; use that one")
-    return stored
 
 
 def _weights(text: str) -> Weights:

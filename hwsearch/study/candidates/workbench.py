@@ -27,7 +27,7 @@ from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.recalibration import Recalibration
-from hwsearch.hardware.runtime_family import family_of
+from hwsearch.hardware.runtimes import runtime_facts
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
@@ -366,8 +366,8 @@ class Workbench:
                 found = layers_without_int8(
                     prepared.base.model, px, layers, self.profile.activation_quantization
                 )
-            ours = family_of(self.profile.runtime) == "onnxruntime"
-            prepared.unfused[px] = found if ours else frozenset()
+            here = runtime_facts(self.profile.runtime).runs_here
+            prepared.unfused[px] = found if here else frozenset()
         return prepared.unfused[px]
 
     def values(self, cost: Cost) -> tuple[float, ...]:

@@ -1,47 +1,28 @@
-"""After a search: its finalists are trained to the end, and a front is made."""
+"""After a search: its finalists are trained to the end, which gives the evidence for a front."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
-from hwsearch.report.stored import FrontFile
+from hwsearch.accuracy.agreement import Agreement, agreement
 from hwsearch.space.candidate import Candidate
 from hwsearch.study.asked.effort import LEAST_FINAL_PASSES
 from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork
 from hwsearch.study.finals.final_time import FinalTime, TuningTimes
 from hwsearch.study.finals.finalists import baseline_candidates, by_gain
 from hwsearch.study.finals.finalize import FinalScore, finalize
-from hwsearch.study.finals.offer import make_front
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.records import Record
-from hwsearch.study.written.output import write_model
+from hwsearch.study.trials.stored_cost import StoredCost
+from hwsearch.study.written.output import MODELS_FOLDER, profile_entry, write_model
 from hwsearch.study.written.storage import StudyStore
 
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What full fine-tuning led to.
-
-    Attributes:
-        front: what is offered.
-        searched: the same with all models that were scored.
-        notes: what the user should be told, the first things first.
-    """
-
-    front: FrontFile
-    searched: FrontFile
-    notes: tuple[str, ...] = ()
-
-    def noted(self, note: str, *, told: bool = False) -> "Outcome":
-        """With a note in the files before all others, and to be told unless it was."""
-        front, searched = (
-            one.model_copy(update={"notes": (note, *one.notes)})
-            for one in (self.front, self.searched)
-        )
-        notes = self.notes if told else (note, *self.notes)
-        return Outcome(front=front, searched=searched, notes=notes)
+#: Fewer pairs say nothing about a rank correlation.
+_LEAST_PAIRS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +40,12 @@ class FinalRound:
     watcher: Watcher
     left_s: Callable[[], float] | None
 
-    def run(self, chosen: Sequence[Record]) -> Outcome:
-        """Train the finalists to the end, score them and the baselines, and make the front.
+    def run(self, chosen: Sequence[Record], notes: Sequence[str]) -> EvidenceFile:
+        """Train the finalists and the baselines to the end.
 
         Args:
             chosen: the trials that are finalists.
+            notes: what the user should be told before all that this finds.
         """
         bench, done = self.bench, self._done()
         ordered = [record.candidate for record in by_gain(chosen, bench)]
@@ -104,18 +86,49 @@ class FinalRound:
             on_final=keep,
         )
         tuned = [r for r in chosen if r.candidate is not None and r.candidate.id in finals]
-        front, searched, dropped = make_front(bench, tuned, baselines, finals, folders)
-        outcome = Outcome(front=front, searched=searched, notes=tuple(dropped))
-        known = bench.predictor.recalibration
-        if known is not None:
-            outcome = outcome.noted(known.told(bench.profile.name), told=True)
         late = [str(record.trial) for record in chosen if record not in tuned]
+        more = [] if thin is None else [thin]
         if late:
-            outcome = outcome.noted(
+            more.append(
                 f"the time limit left no time to train trial {', '.join(late)} fully; go on with: "
                 f"hwsearch run --resume {self.folder} --time-limit LONGER"
             )
-        return outcome if thin is None else outcome.noted(thin)
+        for text in more:
+            self.watcher.note(text)
+        known = bench.predictor.recalibration
+        if known is not None:
+            more.append(known.told(bench.profile.name))
+        agreed = _agreement(tuned, finals)
+        return EvidenceFile(
+            schema_version=1,
+            target=bench.profile.name,
+            alias=bench.settings.alias,
+            profile=profile_entry(bench.profile),
+            data=bench.data.describe(),
+            notes=(*notes, *more),
+            networks=(
+                *(self._network(r.candidate, folders, trial=r.trial) for r in tuned if r.candidate),
+                *(self._network(one, folders, name=label) for label, one in baselines),
+            ),
+            proxy_kendall_tau=None if agreed is None else agreed.tau,
+            proxy_kendall_tau_ci90=None if agreed is None else (agreed.low, agreed.high),
+        )
+
+    def _network(
+        self,
+        candidate: Candidate,
+        folders: Mapping[str, str],
+        *,
+        trial: int | None = None,
+        name: str | None = None,
+    ) -> StoredNetwork:
+        return StoredNetwork(
+            trial=trial,
+            name=name,
+            folder=folders[candidate.id],
+            candidate=candidate.to_json(),
+            cost=StoredCost.of(self.bench.price(candidate)),
+        )
 
     def _folders(
         self,
@@ -142,7 +155,19 @@ class FinalRound:
 
     @property
     def _models(self) -> Path:
-        return self.folder / "models"
+        return self.folder / MODELS_FOLDER
 
     def _done(self) -> dict[str, FinalScore]:
         return {key: FinalScore.from_json(text) for key, text in self.store.finals().items()}
+
+
+def _agreement(chosen: Sequence[Record], finals: Mapping[str, FinalScore]) -> Agreement | None:
+    """Between the last short score and the final validation score."""
+    pairs = [
+        (record.accuracy, finals[record.candidate.id].validation.accuracy)
+        for record in chosen
+        if record.candidate is not None and record.accuracy is not None
+    ]
+    if len(pairs) < _LEAST_PAIRS:
+        return None
+    return agreement([short for short, _ in pairs], [full for _, full in pairs])

@@ -30,12 +30,14 @@ class TuningTimes:
     Attributes:
         step_s: seconds of an optimizer step, by candidate id.
         settle_s: of making, settling and rounding a network, by candidate id.
-        held_out_s: of scoring one on held-out pictures, by candidate id.
+        validation_s: of scoring one on the validation split, by candidate id.
+        file_score_s: of scoring its file on the held-out split, by candidate id.
     """
 
     step_s: Mapping[str, float]
     settle_s: Mapping[str, float]
-    held_out_s: Mapping[str, float]
+    validation_s: Mapping[str, float]
+    file_score_s: Mapping[str, float]
 
     @classmethod
     def of(cls, records: Sequence[Record], bench: Workbench) -> "TuningTimes":
@@ -44,7 +46,7 @@ class TuningTimes:
         efforts = {record.trial: _effort(record) for record in records}
         timed = [record for record in records if record.step_s is not None]
         per_effort = fmean([(one.step_s or 0.0) / efforts[one.trial] for one in timed] or [0.0])
-        steps, settling, scoring = {}, {}, {}
+        steps, settling, validation, files = {}, {}, {}, {}
         for record in records:
             if record.candidate is None:
                 continue
@@ -53,8 +55,9 @@ class TuningTimes:
             scored = len(record.scores) * (record.score_s or 0.0)
             trained = bench.settings.space.training.rung_steps[-1] * (record.step_s or 0.0)
             settling[key] = max(0.0, record.train_s - trained - scored) + bench.export_s
-            scoring[key] = (record.score_s or 0.0) * (1 + pictures)
-        return cls(step_s=steps, settle_s=settling, held_out_s=scoring)
+            validation[key] = record.score_s or 0.0
+            files[key] = pictures * validation[key]
+        return cls(step_s=steps, settle_s=settling, validation_s=validation, file_score_s=files)
 
 
 class FinalTime:
@@ -77,7 +80,7 @@ class FinalTime:
         self._left_s, self._times, self._bench = left_s, times, bench
         self._ship_s = SHIP_START_S + sum(
             ship_s(bench.price(one).latency_ms.value, bench)
-            + fmean(list(times.held_out_s.values()) or [0.0])
+            + fmean(list(times.file_score_s.values()) or [0.0])
             for one in files
         )
 
@@ -105,7 +108,9 @@ class FinalTime:
         return max(0.0, self._free_s(rest) * share)
 
     def _free_s(self, rest: Sequence[Candidate]) -> float:
-        around = sum(self._times.settle_s[one.id] + self._times.held_out_s[one.id] for one in rest)
+        around = sum(
+            self._times.settle_s[one.id] + self._times.validation_s[one.id] for one in rest
+        )
         return self._left_s() - self._ship_s - around
 
     def _all_steps_s(self, rest: Sequence[Candidate]) -> float:
@@ -121,7 +126,8 @@ def expected_s(chosen: Sequence[Record], bench: Workbench) -> float:
         if record.candidate is not None and record.cost is not None:
             key = record.candidate.id
             total_s += times.step_s[key] * bench.final_steps + times.settle_s[key]
-            total_s += 2 * times.held_out_s[key] + ship_s(record.cost.latency_ms.value, bench)
+            total_s += times.validation_s[key] + times.file_score_s[key]
+            total_s += ship_s(record.cost.latency_ms.value, bench)
     return total_s
 
 

@@ -7,7 +7,7 @@ from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.effort import MOST_FINALISTS
 from hwsearch.study.candidates.workbench import BASELINES, Workbench
-from hwsearch.study.finals.front import non_dominated
+from hwsearch.study.finals.dominance import non_dominated
 from hwsearch.study.trials.records import Record
 
 

@@ -1,19 +1,19 @@
-"""After the search: the best trials are trained to the end, and they and the baselines are scored.
+"""After the search: the best trials and the baselines are trained to the end.
 
-The score is taken on held-out data that no decision of the search has looked at. The dense fp32
-baseline is the base network itself; uniform int8 is its calibrated form with the short tuning that
-a user would give it.
+The dense fp32 baseline is the base network itself; uniform int8 is its calibrated form with the
+short tuning that a user would give it. Their accuracy is that of their files, which are scored
+later (``hwsearch.ship``).
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Self
 
 from torch import nn
 
-from hwsearch.accuracy.ladder import fine_tune, held_out_score, validation_score
+from hwsearch.accuracy.ladder import fine_tune, validation_score
 from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
 from hwsearch.bits import FP32
 from hwsearch.space.candidate import Candidate, canonical_json
@@ -21,17 +21,13 @@ from hwsearch.study.asked.settings import derived_seed
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.final_time import FinalTime
 
-#: A phase of its own, since an exported file is scored on the same pictures once more.
-_SCORING: Final = "held-out scoring"
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinalScore:
-    """Scores of a fully fine-tuned network."""
+    """A network that was trained to the end, and its score on the validation split."""
 
     candidate: Candidate
     validation: Score
-    held_out: Score
     train_s: float
 
     def to_json(self) -> str:
@@ -40,7 +36,6 @@ class FinalScore:
             {
                 "candidate": self.candidate.to_json(),
                 "validation": [self.validation.correct, self.validation.total],
-                "held_out": [self.held_out.correct, self.held_out.total],
                 "train_s": self.train_s,
             }
         )
@@ -52,7 +47,6 @@ class FinalScore:
         return cls(
             candidate=Candidate.from_json(data["candidate"]),
             validation=Score(correct=data["validation"][0], total=data["validation"][1]),
-            held_out=Score(correct=data["held_out"][0], total=data["held_out"][1]),
             train_s=data["train_s"],
         )
 
@@ -85,7 +79,7 @@ def finalize(
     on_step: Callable[[int, int], None],
     on_final: Callable[[FinalScore, nn.Module], None],
 ) -> dict[str, FinalScore]:
-    """Tune and score every network once.
+    """Tune every network once.
 
     Args:
         finalists: those that add the most first.
@@ -133,13 +127,6 @@ def _final(
     with bench.timed("finalize"):
         model = fine_tune(bench.plan(candidate), bench.data, recipe, on_step=on_step)
         validation = validation_score(model, bench.data, candidate.input_px)
-    with bench.timed(_SCORING):
-        held_out = held_out_score(model, bench.data, candidate.input_px)
-    final = FinalScore(
-        candidate=candidate,
-        validation=validation,
-        held_out=held_out,
-        train_s=time.monotonic() - begin,
-    )
+    final = FinalScore(candidate=candidate, validation=validation, train_s=time.monotonic() - begin)
     on_final(final, model)
     return final

@@ -1,295 +1,184 @@
-"""The front: which trials no other beats, which of them to pick, and what to say about it."""
+"""The front: which networks no other beats, which of them to pick, and what to say about it.
 
-import math
+``build_front`` is the one way from evidence to ``front.json``, whoever gathered the evidence.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any
 
 from hwsearch.hardware.cost import Cost
-from hwsearch.report.stored import BaselineEntry, ModelEntry
-from hwsearch.study.asked.admission import Admission, upper_of
-from hwsearch.units import Budget, Quantity, format_quantity
-
-EntryT = TypeVar("EntryT", ModelEntry, BaselineEntry)
-
-#: How the note on a baseline that is more accurate than the pick begins.
-MORE_ACCURATE: Final = "more accurate than the pick"
-#: The same of the one on baselines that are as good as what is offered.
-UNBEATEN: Final = "no model beats these baselines"
-
-
-def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Positions of the points that no other dominates; all objectives go down.
-
-    One point dominates another if it is no worse in any objective and better in one. Of equal
-    points the first stays. Empty in, empty out.
-
-    Args:
-        points: tuples of one length; NaN is refused.
-
-    Raises:
-        ValueError: a NaN, which would be neither better nor worse than anything.
-    """
-    if any(value != value for point in points for value in point):
-        raise ValueError("a NaN has no rank")
-    kept = []
-    for at, point in enumerate(points):
-        beaten = any(
-            all(a <= b for a, b in zip(other, point, strict=True))
-            and (other != point or position < at)
-            for position, other in enumerate(points)
-            if position != at
-        )
-        if not beaten:
-            kept.append(at)
-    return kept
-
-
-def objectives(
-    entry: ModelEntry | BaselineEntry, quantities: Sequence[Quantity]
-) -> tuple[float, ...]:
-    """What is minimized: the error rate, then each cost."""
-    values = [1.0 - entry.accuracy]
-    for quantity in quantities:
-        cost = entry.cost(quantity)
-        if cost is None:
-            raise ValueError(f"{entry.backbone} has no {quantity}, which the search brings down")
-        values.append(cost.value)
-    return tuple(values)
-
-
-def never_worse(
-    models: Sequence[ModelEntry],
-    baselines: Sequence[BaselineEntry],
-    quantities: Sequence[Quantity],
-) -> tuple[list[ModelEntry], list[tuple[ModelEntry, str]]]:
-    """The front of the models, less those that a baseline beats.
-
-    Returns:
-        What is offered, cheapest first, and what is not, with the reason.
-    """
-    kept = {models[at].trial for at in non_dominated([objectives(m, quantities) for m in models])}
-    offered, refused = [], []
-    for model in models:
-        better = next((b for b in baselines if _beats(b, model, quantities)), None)
-        if better is not None:
-            refused.append((model, f"the baseline {better.name} of {better.backbone} is better"))
-        elif model.trial not in kept:
-            refused.append((model, "another model of the front is better"))
-        else:
-            offered.append(model)
-    offered.sort(key=lambda model: (model.latency_ms.value, model.trial))
-    return offered, refused
+from hwsearch.report.stored import (
+    BaselineEntry,
+    ClosestEntry,
+    FrontFile,
+    ModelEntry,
+    VerifiedEntry,
+)
+from hwsearch.study.asked.admission import Admission, admission
+from hwsearch.study.asked.settings import RunSettings
+from hwsearch.study.finals import front_notes
+from hwsearch.study.finals.dominance import never_worse
+from hwsearch.study.finals.evidence import Evidence, EvidenceFile
+from hwsearch.study.finals.pick import choose
+from hwsearch.study.written.output import budget_entries, entry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What to use.
+class Front:
+    """What a user is given to choose from.
 
     Attributes:
-        picked: a model of the front; None where a baseline is better, or nothing is there.
-        baseline: position of the baseline to use in its place.
-        reason: one sentence for the report.
-        notes: what else the user should know of it.
+        file: ``front.json``.
+        rejected: trials that are not on the front, each with the reason.
     """
 
-    picked: ModelEntry | None
-    baseline: int | None
-    reason: str
-    notes: tuple[str, ...] = ()
+    file: FrontFile
+    rejected: tuple[tuple[int, str], ...]
 
 
-def choose(
-    front: Sequence[ModelEntry],
-    baselines: Sequence[BaselineEntry],
-    admitted: Sequence[bool],
-    budgets: Sequence[Budget],
-    quantities: Sequence[Quantity],
-) -> Choice:
-    """The pick: the most accurate model of the front, unless a baseline is clearly more accurate.
+def build_front(
+    evidence: Sequence[Evidence],
+    about: EvidenceFile,
+    settings: RunSettings,
+) -> Front:
+    """Decide which networks are on the front and which is the pick, and say why.
+
+    The accuracy of a network is that of its file. Its latency is the measured one where it was
+    timed on the target. Unless everything was, predictions decide between networks, since a
+    measured latency says nothing against a predicted one.
 
     Args:
-        front: of the models.
-        baselines: against which it is held.
-        admitted: which of these meet the budgets.
-        budgets: for the reason.
-        quantities: which the search brings down.
+        evidence: trials and baselines.
+        about: target, data and notes; its ``networks`` are not looked at.
+        settings: budgets, confidence and objectives.
     """
-    model, position = pick(front), best_baseline(baselines, admitted)
-    best = None if position is None else baselines[position]
-    if best is not None and model is None:
-        return Choice(picked=None, baseline=position, reason=baseline_reason(best))
-    if best is not None and model is not None and _clearly_better(best, model):
-        reason = (
-            f"{best.name} of {best.backbone} meets the budget and is more accurate than all "
-            f"searched models, by more than is uncertain ({_against(best, model)})"
-        )
-        others = unbeaten_notes(front, baselines, admitted, quantities, position)
-        return Choice(picked=None, baseline=position, reason=reason, notes=tuple(others))
-    said = more_accurate_notes(model, baselines, admitted)
-    told = position if said else None
-    said += unbeaten_notes(front, baselines, admitted, quantities, told)
-    reason = pick_reason(front, model, budgets)
-    return Choice(picked=model, baseline=None, reason=reason, notes=tuple(said))
+    rated = [_Rated.of(one, settings) for one in evidence]
+    trials = [one for one in rated if one.evidence.network.trial is not None]
+    baselines = [one for one in rated if one.evidence.network.trial is None and one.scored]
+    left: dict[int, _Rated] = {}
+    rejected: list[tuple[int, str]] = []
+    for one in trials:
+        reason = one.refusal(settings)
+        if reason is None:
+            left[one.trial] = one
+        else:
+            rejected.append((one.trial, reason))
+
+    mixed = len({one.cost.latency_ms.source for one in (*left.values(), *baselines)}) > 1
+    kept, beaten = never_worse(
+        [one.model(mixed) for one in left.values()],
+        [one.baseline(mixed) for one in baselines],
+        settings.quantities,
+    )
+    rejected += [(model.trial, reason) for model, reason in beaten]
+
+    members = [left[model.trial] for model in kept]
+    front = sorted(
+        (one.model() for one in members), key=lambda model: (model.latency_ms.value, model.trial)
+    )
+    base = [one.baseline() for one in baselines]
+    fitting = [one.admission.admitted for one in baselines]
+    choice = choose(front, base, fitting, settings.budgets, settings.quantities)
+    nothing = bool(trials) and choice.picked is None and choice.baseline is None
+    notes = [
+        *about.notes,
+        *front_notes.loose_budgets(
+            None if choice.picked is None else left[choice.picked.trial].cost, settings
+        ),
+        *choice.notes,
+        *front_notes.pruned_but_slower(front, base),
+        *front_notes.unusable_baselines([one.evidence for one in rated]),
+        *front_notes.other_precision(
+            [one.evidence for one in (*members, *baselines)], about.profile.runtime
+        ),
+        *front_notes.mixed_sources(mixed),
+        *front_notes.extrapolated([one.evidence for one in members], about.profile.name),
+        *front_notes.not_on_the_front(rejected),
+    ]
+    file = FrontFile(
+        schema_version=1,
+        target=about.target,
+        alias=about.alias,
+        profile=about.profile,
+        budgets=budget_entries(settings),
+        data=about.data,
+        baselines=tuple(base),
+        pick=None if choice.picked is None else choice.picked.trial,
+        pick_reason=choice.reason,
+        proxy_kendall_tau=about.proxy_kendall_tau,
+        proxy_kendall_tau_ci90=about.proxy_kendall_tau_ci90,
+        notes=tuple(notes),
+        front=tuple(front),
+        closest=_closest(trials) if nothing else about.closest,
+        minimum_reachable=about.minimum_reachable,
+        baseline_pick=choice.baseline,
+    )
+    return Front(file=file, rejected=tuple(rejected))
 
 
-def pick(front: Sequence[ModelEntry]) -> ModelEntry | None:
-    """The most accurate model; of equally accurate ones the fastest. None for an empty front."""
-    if not front:
+@dataclass(frozen=True, kw_only=True)
+class _Rated:
+    """Evidence at what it costs, held against the budgets."""
+
+    evidence: Evidence
+    cost: Cost
+    admission: Admission
+
+    @classmethod
+    def of(cls, evidence: Evidence, settings: RunSettings) -> "_Rated":
+        cost = evidence.cost
+        admitted = admission(cost, settings.budgets, settings.confidence)
+        return cls(evidence=evidence, cost=cost, admission=admitted)
+
+    @property
+    def trial(self) -> int:
+        """Its number; it is no baseline."""
+        assert self.evidence.network.trial is not None
+        return self.evidence.network.trial
+
+    @property
+    def scored(self) -> bool:
+        return self.evidence.score is not None
+
+    def refusal(self, settings: RunSettings) -> str | None:
+        """Why the network cannot be on any front; None where it can."""
+        if self.evidence.refusal is not None:
+            return self.evidence.refusal
+        if self.admission.admitted:
+            return None
+        return front_notes.missed_budgets(self.cost, self.admission, settings)
+
+    def model(self, by_prediction: bool = False) -> ModelEntry:
+        """The entry of a trial; at its predicted latency where that is asked for."""
+        return ModelEntry(**self._fields(by_prediction))
+
+    def baseline(self, by_prediction: bool = False) -> BaselineEntry:
+        """The same of a baseline."""
+        return BaselineEntry(name=self.evidence.network.name, **self._fields(by_prediction))
+
+    def _fields(self, by_prediction: bool = False) -> dict[str, Any]:
+        one, cost = self.evidence, self.evidence.predicted if by_prediction else self.cost
+        fields = entry(
+            one.candidate, cost, self.admission, one.score,
+            trial=one.network.trial, layers=one.layers,
+        )  # fmt: skip
+        return fields | {"artefact": one.file.artefact, "verified": _verified(one)}
+
+
+def _verified(one: Evidence) -> VerifiedEntry | None:
+    found = one.file.verified
+    if found is None or found.accuracy is None or one.file.artefact is None:
         return None
-    return min(front, key=lambda m: (-m.accuracy, m.latency_ms.value, m.trial))
-
-
-def best_baseline(baselines: Sequence[BaselineEntry], admitted: Sequence[bool]) -> int | None:
-    """Position of the most accurate admitted baseline, the faster one on a tie; None of none."""
-    fitting = [at for at, fits in enumerate(admitted) if fits]
-    key = lambda at: (-baselines[at].accuracy, baselines[at].latency_ms.value, at)  # noqa: E731
-    return min(fitting, key=key, default=None)
-
-
-def baseline_reason(best: BaselineEntry) -> str:
-    """One sentence for the report where a baseline is the pick."""
-    return (
-        f"no searched model is better than the baselines; use {best.name} of {best.backbone}, "
-        "the most accurate baseline that meets the budget"
+    measured = found.latency_ms
+    return VerifiedEntry(
+        accuracy=found.accuracy,
+        latency_ms=None if measured is None else measured.value,
+        runtime=found.runtime,
+        host=found.host if measured is None else measured.device,
     )
 
 
-def more_accurate_notes(
-    picked: ModelEntry | None,
-    baselines: Sequence[BaselineEntry],
-    admitted: Sequence[bool],
-) -> list[str]:
-    """A note where a baseline that meets the budget is more accurate than the pick."""
-    position = best_baseline(baselines, admitted)
-    if picked is None or position is None:
-        return []
-    best = baselines[position]
-    if best.accuracy <= picked.accuracy:
-        return []
-    return [
-        f"{MORE_ACCURATE} and within the budget: the baseline {best.name} of {best.backbone} "
-        f"({_against(best, picked)})"
-    ]
-
-
-def unbeaten_notes(
-    front: Sequence[ModelEntry],
-    baselines: Sequence[BaselineEntry],
-    admitted: Sequence[bool],
-    quantities: Sequence[Quantity],
-    told: int | None,
-) -> list[str]:
-    """A note on baselines that meet the budget and belong on the front, beside the models.
-
-    Args:
-        front: of the models; without one there is no note.
-        baselines: of its backbones.
-        admitted: which of these meet the budgets.
-        quantities: which the search brings down.
-        told: position of a baseline of which something else was said.
-    """
-    if not front:
-        return []
-    fitting = [at for at, fits in enumerate(admitted) if fits]
-    rivals: list[ModelEntry | BaselineEntry] = [*front, *(baselines[at] for at in fitting)]
-    offered = [objectives(model, quantities) for model in front]
-    beside = [
-        baselines[at]
-        for at in fitting
-        if at != told
-        and objectives(baselines[at], quantities) not in offered
-        and not any(_beats(rival, baselines[at], quantities) for rival in rivals)
-    ]
-    if not beside:
-        return []
-    named = ", ".join(
-        f"{one.name} of {one.backbone} ({100 * one.accuracy:.1f} % at "
-        f"{format_quantity('latency', one.latency_ms.value)})"
-        for one in beside
-    )
-    return [f"{UNBEATEN}, which meet the budget: {named}"]
-
-
-def extrapolation_notes(trials: Sequence[int], profile: str) -> list[str]:
-    """A note on trials that the profile was not fitted to the like of, if there are any."""
-    if not trials:
-        return []
-    return [
-        f"the latency of trial {', '.join(map(str, trials))} is extrapolated: it is unlike the "
-        f"networks that {profile} was fitted to, so its interval is wider"
-    ]
-
-
-def pick_reason(
-    front: Sequence[ModelEntry], picked: ModelEntry | None, budgets: Sequence[Budget]
-) -> str:
-    """One sentence for the report."""
-    if picked is None:
-        return "nothing met the budget"
-    limits = " and ".join(budget.text for budget in budgets)
-    rivals = [
-        model
-        for model in front
-        if model.latency_ms.value < picked.latency_ms.value
-        and model.accuracy_ci95[1] >= picked.accuracy
-    ]
-    text = f"trial {picked.trial} is the most accurate of {len(front)} that meet {limits}"
-    if rivals:
-        fastest = min(rivals, key=lambda m: m.latency_ms.value)
-        latency = format_quantity("latency", fastest.latency_ms.value)
-        text += (
-            f"; trial {fastest.trial} is faster ({latency}) and within the uncertainty of its "
-            "accuracy"
-        )
-    return text
-
-
-def notes(
-    picked: ModelEntry | None,
-    cost: Cost | None,
-    admitted: Admission | None,
-    budgets: Sequence[Budget],
-    confidence: float,
-) -> list[str]:
-    """What the user should know: budgets that do not bind, and the tightest that still would."""
-    if picked is None or cost is None or admitted is None:
-        return []
-    texts = []
-    for budget in budgets:
-        # A pick that uses less than half of a budget was not limited by it.
-        if admitted.violations[budget.quantity] < -0.5:
-            tightest = upper_of(cost, budget.quantity, confidence)
-            texts.append(
-                f"the budget {budget.text} does not bind: the pick would still meet "
-                f"{format_quantity(budget.quantity, tightest)} at confidence {confidence:g}"
-            )
-    return texts
-
-
-def _clearly_better(baseline: BaselineEntry, model: ModelEntry) -> bool:
-    """More accurate by more than the 95 % interval of the difference."""
-    reach = math.hypot(
-        baseline.accuracy - baseline.accuracy_ci95[0], model.accuracy_ci95[1] - model.accuracy
-    )
-    return baseline.accuracy - model.accuracy > reach
-
-
-def _against(baseline: BaselineEntry, model: ModelEntry) -> str:
-    return (
-        f"{100 * baseline.accuracy:.1f} % against {100 * model.accuracy:.1f} %, at "
-        f"{format_quantity('latency', baseline.latency_ms.value)}"
-    )
-
-
-def _beats(
-    one: ModelEntry | BaselineEntry,
-    other: ModelEntry | BaselineEntry,
-    quantities: Sequence[Quantity],
-) -> bool:
-    """No worse in anything, or both faster and more accurate, however much smaller the other is."""
-    mine, theirs = objectives(one, quantities), objectives(other, quantities)
-    if all(a <= b for a, b in zip(mine, theirs, strict=True)) and mine != theirs:
-        return True
-    faster = one.latency_ms.value < other.latency_ms.value
-    return faster and one.accuracy > other.accuracy
+def _closest(trials: Sequence[_Rated]) -> ClosestEntry:
+    nearest = min(trials, key=lambda one: one.admission.worst)
+    return ClosestEntry(**nearest._fields())

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from hwsearch.accuracy.training import Score
 from hwsearch.errors import RunError
@@ -10,6 +10,7 @@ from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.report.stored import TrialRow, TrialState
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
+from hwsearch.study.trials.stored_cost import StoredCost
 
 #: Rungs of the ladder that ``trials.csv`` has columns for.
 RUNGS: Final = 3
@@ -65,7 +66,7 @@ class Record:
                 "state": self.state,
                 "knobs": self.knobs.to_choices(),
                 "candidate": None if self.candidate is None else self.candidate.to_json(),
-                "cost": None if self.cost is None else _cost_json(self.cost),
+                "cost": None if self.cost is None else StoredCost.of(self.cost).model_dump(),
                 "probability": self.probability,
                 "scores": [[score.correct, score.total] for score in self.scores],
                 "reason": self.reason,
@@ -87,7 +88,7 @@ class Record:
                 state=data["state"],
                 knobs=Knobs.from_choices(data["knobs"]),
                 candidate=None if candidate is None else Candidate.from_json(candidate),
-                cost=None if cost is None else _cost(cost),
+                cost=None if cost is None else StoredCost.model_validate(cost).cost(),
                 probability=data["probability"],
                 scores=tuple(Score(correct=c, total=t) for c, t in data["scores"]),
                 reason=data["reason"],
@@ -148,34 +149,3 @@ def _columns(name: str, prediction: Prediction | None) -> dict[str, float | None
 
 def _mean(widths: list[int]) -> float | None:
     return sum(widths) / len(widths) if widths else None
-
-
-def _cost_json(cost: Cost) -> dict[str, Any]:
-    return {
-        "latency_ms": _prediction_json(cost.latency_ms),
-        "energy_mj": None if cost.energy_mj is None else _prediction_json(cost.energy_mj),
-        "size_bytes": cost.size_bytes,
-        "macs": cost.macs,
-    }
-
-
-def _prediction_json(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "value": prediction.value,
-        "low": prediction.low,
-        "high": prediction.high,
-        "confidence": prediction.confidence,
-        "source": prediction.source,
-        "sigma_log": prediction.sigma_log,
-        "extrapolated": prediction.extrapolated,
-    }
-
-
-def _cost(data: dict[str, Any]) -> Cost:
-    energy = data["energy_mj"]
-    return Cost(
-        latency_ms=Prediction(**data["latency_ms"]),
-        energy_mj=None if energy is None else Prediction(**energy),
-        size_bytes=data["size_bytes"],
-        macs=data["macs"],
-    )

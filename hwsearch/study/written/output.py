@@ -46,6 +46,8 @@ from hwsearch.study.written.storage import SAMPLERS
 #: Files in the folder of a network.
 WEIGHTS_FILE: Final = "model.safetensors"
 LAYERS_FILE: Final = "layers.csv"
+#: Holds a folder for each network that was trained to the end.
+MODELS_FOLDER: Final = "models"
 #: The phase of a run after its search.
 SHIPPING: Final = "export and verification"
 
@@ -59,7 +61,7 @@ def entry(
     candidate: Candidate,
     cost: Cost,
     admitted: Admission,
-    held_out: Score | None,
+    score: Score | None,
     *,
     trial: int | None,
     layers: str | None,
@@ -76,8 +78,8 @@ def entry(
         },
         "weight_bits": {layer: bits.weight_bits for layer, bits in candidate.bits},
         "activation_bits": {layer: bits.activation_bits for layer, bits in candidate.bits},
-        "accuracy": None if held_out is None else held_out.accuracy,
-        "accuracy_ci95": None if held_out is None else held_out.ci95,
+        "accuracy": None if score is None else score.accuracy,
+        "accuracy_ci95": None if score is None else score.ci95,
         "latency_ms": CostEntry.of(cost.latency_ms),
         "energy_mj": None if cost.energy_mj is None else CostEntry.of(cost.energy_mj),
         "size_bytes": cost.size_bytes,
@@ -113,9 +115,9 @@ def budget_entries(settings: RunSettings) -> tuple[BudgetEntry, ...]:
     )
 
 
-def write_front(folder: Path, front: FrontFile, name: str = FRONT_FILE) -> None:
+def write_front(folder: Path, front: FrontFile) -> None:
     """Write ``front.json``."""
-    replace_file(folder / name, (front.model_dump_json(indent=1) + "\n").encode())
+    replace_file(folder / FRONT_FILE, (front.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_trials(folder: Path, records: Sequence[Record]) -> None:

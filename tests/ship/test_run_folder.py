@@ -2,11 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+from evidence_fixtures import verified
 from tiny_network import OWN
 
 from hwsearch.errors import DataError, RunError
-from hwsearch.ship import run_folder
-from hwsearch.ship.run_folder import chosen, offered_models, open_run
+from hwsearch.hardware.measure.kept import content_hash
+from hwsearch.report.verified import write_verified
+from hwsearch.ship.verify import write_new_front
+from hwsearch.study import run_folder
+from hwsearch.study.run_folder import chosen, open_run
 
 
 def test_run_when_opened_has_front_and_baselines(host_run: Path) -> None:
@@ -18,39 +22,22 @@ def test_run_when_opened_has_front_and_baselines(host_run: Path) -> None:
         "trial 0", "trial 3", f"dense-fp32 of {OWN}", f"uniform-int8 of {OWN}",
     ]  # fmt: skip
     assert all((model.folder / "model.safetensors").is_file() for model in run.models)
-    assert run.family == "onnxruntime"
+    assert run.runtime.family == "onnxruntime"
 
 
-def test_run_when_models_were_dropped_still_has_them(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
-    (host_run / "front.json").write_text(json.dumps(front | {"front": [], "pick": None}))
-    assert [model.entry.trial for model in open_run(host_run).models][:2] == [0, 3]
-
-
-def test_run_when_a_finalist_is_a_baseline_has_its_file_once(host_run: Path) -> None:
-    path = host_run / "searched.json"
+def test_run_when_a_trial_is_a_baseline_has_its_file_once(host_run: Path) -> None:
+    path = host_run / "evidence.json"
     content = json.loads(path.read_text())
-    content["baselines"][1]["layers"] = content["front"][0]["layers"]
+    content["networks"][3]["folder"] = content["networks"][0]["folder"]
     path.write_text(json.dumps(content))
     run = open_run(host_run)
     assert [model.name for model in run.models] == ["trial 0", "trial 3", f"dense-fp32 of {OWN}"]
-    # Where the search does not offer it, the baseline still needs it.
-    nothing = run.searched.model_copy(update={"front": (), "pick": None})
-    assert [model.name for model in offered_models(run, nothing)] == [
-        "trial 0", f"dense-fp32 of {OWN}",
-    ]  # fmt: skip
 
 
-def test_run_when_nothing_met_the_budget_has_no_models(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
-    closest = {**front["front"][0], "layers": None} if front["front"] else None
-    if closest is None:
-        searched = json.loads((host_run / "searched.json").read_text())
-        closest = {**searched["front"][0], "layers": None}
-    empty = front | {"front": [], "baselines": [], "pick": None, "closest": closest}
-    (host_run / "front.json").write_text(json.dumps(empty))
-    (host_run / "searched.json").unlink()
-    assert open_run(host_run).models == []
+def test_run_of_an_older_version_says_how_to_go_on(host_run: Path) -> None:
+    (host_run / "evidence.json").rename(host_run / "searched.json")
+    with pytest.raises(RunError, match=r"no evidence\.json.*continue it with: hwsearch run --resu"):
+        open_run(host_run)
 
 
 def test_run_when_there_is_none_says_so(tmp_path: Path) -> None:
@@ -72,7 +59,7 @@ def test_pictures_when_they_are_others_are_refused(
     host_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = open_run(host_run)
-    assert run.pictures().content_hash == run.data_hash
+    assert run.pictures().content_hash == run.run.data.content_hash
     other = run.pictures()
     object.__setattr__(other, "content_hash", "0")
     monkeypatch.setattr(run_folder, "load_pictures", lambda _settings: other)
@@ -96,25 +83,36 @@ def test_models_when_all_are_wanted(host_run: Path) -> None:
     assert len(chosen(open_run(host_run), "all")) == 4
 
 
-def test_pick_when_wanted_is_that_of_the_front(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
-    [model] = chosen(open_run(host_run), "pick")
-    assert model.entry.trial == front["pick"]
+@pytest.fixture
+def front_run(host_run: Path) -> Path:
+    """The run after its files were scored; trial 3 is the pick."""
+    for model in open_run(host_run).models:
+        file = model.folder / "model.onnx"
+        file.write_bytes(model.key.encode())
+        accuracy = 0.95 if model.key == "trial_0003" else 0.9
+        write_verified(model.folder, verified(accuracy, 1.0, file_hash=content_hash(file)))
+    write_new_front(open_run(host_run))
+    return host_run
 
 
-def test_pick_when_it_is_a_baseline_is_that(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
+def test_pick_when_wanted_is_that_of_the_front(front_run: Path) -> None:
+    [model] = chosen(open_run(front_run), "pick")
+    assert model.network.trial == json.loads((front_run / "front.json").read_text())["pick"] == 3
+
+
+def test_pick_when_it_is_a_baseline_is_that(front_run: Path) -> None:
+    front = json.loads((front_run / "front.json").read_text())
     changed = front | {"pick": None, "baseline_pick": 1}
-    (host_run / "front.json").write_text(json.dumps(changed))
-    [model] = chosen(open_run(host_run), "pick")
+    (front_run / "front.json").write_text(json.dumps(changed))
+    [model] = chosen(open_run(front_run), "pick")
     assert model.name == f"uniform-int8 of {OWN}"
 
 
-def test_pick_when_there_is_none_says_what_there_is(host_run: Path) -> None:
-    front = json.loads((host_run / "front.json").read_text())
-    (host_run / "front.json").write_text(json.dumps(front | {"pick": None}))
+def test_pick_when_there_is_none_says_what_there_is(front_run: Path) -> None:
+    front = json.loads((front_run / "front.json").read_text())
+    (front_run / "front.json").write_text(json.dumps(front | {"pick": None}))
     with pytest.raises(RunError, match="has no pick; name a trial: 0, 3, baseline_dense"):
-        chosen(open_run(host_run), "pick")
+        chosen(open_run(front_run), "pick")
 
 
 def test_model_when_unknown_says_what_there_is(host_run: Path) -> None:

@@ -3,7 +3,8 @@ from study_fixtures import make_bench, make_knobs
 from tiny_network import OWN, PX
 
 from hwsearch.study.asked.admission import upper_of
-from hwsearch.study.finals.offer import empty_front, reachable, reachable_text
+from hwsearch.study.finals.front import build_front
+from hwsearch.study.finals.reachable import no_evidence, reachable, reachable_text
 
 
 def test_reachable_when_the_budget_is_generous() -> None:
@@ -24,7 +25,7 @@ def test_reachable_when_the_least_is_asked_for(factor: float, admitted: bool) ->
 def test_empty_front_when_nothing_fits_names_the_closest() -> None:
     bench = make_bench(budget_texts=("1us",))
     least = reachable(bench)
-    front = empty_front(bench, least, [])
+    front = build_front([], no_evidence(bench, least, []), bench.settings).file
     assert not front.front
     assert not front.baselines
     assert not front.notes

@@ -1,10 +1,8 @@
 import pytest
 
-from hwsearch.deploy.ranges import fusion_of
 from hwsearch.files import named_files, read_model
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.runtime_family import Family, family_of
-from hwsearch.ship.runtimes import timed_by
+from hwsearch.hardware.runtimes import Family, runner_facts, runtime_facts
 
 
 @pytest.mark.parametrize(
@@ -21,14 +19,14 @@ from hwsearch.ship.runtimes import timed_by
     ],
 )
 def test_family_when_named_as_profiles_do(text: str, family: Family) -> None:
-    assert family_of(text) == family
+    assert runtime_facts(text).family == family
 
 
 def test_family_of_every_shipped_profile_is_meant() -> None:
     profiles = [read_model(path, HardwareProfile) for path in named_files("hw_profiles").values()]
     assert profiles
     families = {
-        profile.name: family_of(f"{profile.runtime} {profile.runtime_version}")
+        profile.name: runtime_facts(f"{profile.runtime} {profile.runtime_version}").family
         for profile in profiles
     }
     assert families["host"] == "onnxruntime"
@@ -40,14 +38,21 @@ def test_family_of_every_shipped_profile_is_meant() -> None:
     }
 
 
-def test_fusion_is_that_of_the_runtime() -> None:
-    assert fusion_of("onnxruntime") == "relu"
-    assert fusion_of("tensorrt") == "residual"
-    assert fusion_of("openvino") is None
+def test_facts_are_those_of_the_runtime() -> None:
+    ours, tensorrt, openvino, other = (
+        runtime_facts(text) for text in ("ONNX Runtime", "TensorRT 10.3", "OpenVINO", "Arm NN")
+    )
+    assert (ours.fusion, ours.timed_by, ours.runs_here) == ("relu", "onnxruntime", True)
+    assert (tensorrt.fusion, tensorrt.timed_by, tensorrt.runs_here) == (
+        "residual",
+        "trtexec",
+        False,
+    )
+    assert (openvino.fusion, openvino.timed_by) == (None, None)
+    assert (other.timed_by, other.takes_float_file) == (None, True)
+    assert (tensorrt.takes_float_file, tensorrt.runs_here) == (False, False)
 
 
-def test_timing_is_by_the_runtime_of_the_target_or_by_none() -> None:
-    assert timed_by("onnxruntime") == "onnxruntime"
-    assert timed_by("tensorrt") == "trtexec"
-    assert timed_by("edgetpu") is None
-    assert timed_by("other") is None
+def test_files_are_measured_as_they_are_made_for_the_runtime() -> None:
+    assert runner_facts("trtexec") == runtime_facts("TensorRT 8")
+    assert runner_facts("onnxruntime-cuda") == runtime_facts("ONNX Runtime")
