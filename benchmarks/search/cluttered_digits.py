@@ -31,15 +31,16 @@ PX: Final = 64
 CLASSES: Final = 10
 #: Of the 1,797 digits, for the held-out scenes.
 _HELD_OUT_SHARE: Final = 0.25
-#: Side of the digit and of a fragment's whole digit as shares of the scene; a fragment shows a
+#: Side of the digit, and of a fragment's whole digit, as shares of the scene; a fragment shows a
 #: quarter of its digit.
-_SIZES: Final = (0.3, 0.55)
+_SIZES: Final = (0.55, 0.85)
+_FRAGMENT_SIZES: Final = (0.25, 0.45)
 _TILT: Final = 0.35  # radians
-_FRAGMENTS: Final = 6
+_FRAGMENTS: Final = 3
 #: Noise of a scene, from broad patches to grains: cells along a side, and how strong.
-_TEXTURES: Final = ((3, 0.16), (8, 0.10), (24, 0.06), (PX, 0.04))
+_TEXTURES: Final = ((3, 0.08), (8, 0.06), (24, 0.04), (PX, 0.03))
 #: Least distance in grey between the colour of a digit and that of its scene, on 0..1.
-_CONTRAST: Final = 0.25
+_CONTRAST: Final = 0.5
 _CHUNK: Final = 500
 
 Part = Literal["train", "test"]
@@ -129,15 +130,21 @@ def _painted(shown: Tensor, fragments: Tensor, rng: np.random.Generator) -> Tens
     )
     quarters = _one_quarter_of_each(fragments.flatten(0, 1), rng).view(count, pieces, 8, 8)
     for piece in range(pieces):
-        scene = _with_stroke(scene, base, quarters[:, piece], rng)
-    scene = _with_stroke(scene, base, shown, rng)
+        scene = _with_stroke(scene, base, quarters[:, piece], _FRAGMENT_SIZES, rng)
+    scene = _with_stroke(scene, base, shown, _SIZES, rng)
     return (255 * scene.clamp(0, 1)).round().to(torch.uint8)
 
 
-def _with_stroke(scene: Tensor, base: Tensor, strokes: Tensor, rng: np.random.Generator) -> Tensor:
+def _with_stroke(
+    scene: Tensor,
+    base: Tensor,
+    strokes: Tensor,
+    sizes: tuple[float, float],
+    rng: np.random.Generator,
+) -> Tensor:
     """The scenes with one stroke picture each, (N, 8, 8), placed and coloured at random."""
     count = len(strokes)
-    size = _drawn(rng.uniform(*_SIZES, count))
+    size = _drawn(rng.uniform(*sizes, count))
     tilt = _drawn(rng.uniform(-_TILT, _TILT, count))
     # Upright it lies within the scene: the centre of a share s is at most 1 - s from the middle.
     place = _drawn(rng.uniform(-1, 1, (count, 2))) * (1 - size)[:, None]
