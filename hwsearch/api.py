@@ -218,12 +218,12 @@ def resume(
     from hwsearch.study.coordinator import Run
     from hwsearch.study.trials.progress import Silent
 
-    stored = read_run_file(folder)
     changes: dict[str, object] = {}
     if trials is not None:
         changes["trials"] = trials
     if time_limit is not None:
         changes["time_limit_s"] = parse_duration_s(time_limit)
+    stored = read_run_file(folder)
     settings = RunSettings.model_validate({**stored.configuration, **changes})
     work = Run(
         checked=preflight(settings),

@@ -203,11 +203,18 @@ def test_read_run_refuses_a_missing_folder(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["run.json", "front.json", "trials.csv"])
+@pytest.mark.parametrize("name", ["front.json", "trials.csv"])
 def test_read_run_names_a_missing_file(tmp_path: Path, name: str) -> None:
     folder = write_run(tmp_path / "run")
     (folder / name).unlink()
     with pytest.raises(RunError, match=rf"has no {name}, .* hwsearch run --resume "):
+        read_run(folder)
+
+
+def test_read_run_when_the_folder_holds_no_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").unlink()
+    with pytest.raises(RunError, match=r"holds no run \(run\.json is missing\)"):
         read_run(folder)
 
 

@@ -243,12 +243,14 @@ def test_a_prior_mean_leads_before_much_is_known() -> None:
         truth = np.array([accuracy_of(one) for one in candidates])
         return replace(price(candidates), prior_mean=truth)
 
-    blind, led = (
-        make_study(KnownCostSampler(pricer, space=SPACE, seed=1)) for pricer in (price, with_prior)
-    )
-    play(blind, 10)
-    play(led, 10)
-    assert volume(led) > volume(blind)
+    def volumes(pricer: Callable[[Sequence[Parameters]], Priced]) -> float:
+        # Of several seeds: a proposal may differ with the last digit of a processor.
+        studies = [make_study(KnownCostSampler(pricer, space=SPACE, seed=s)) for s in range(4)]
+        for study in studies:
+            play(study, 10)
+        return sum(volume(study) for study in studies)
+
+    assert volumes(with_prior) > volumes(price)
 
 
 def test_features_of_the_pricer_are_used() -> None:
