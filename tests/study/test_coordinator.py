@@ -179,7 +179,7 @@ def test_execute_when_resumed_late_proposes_the_same(
             make_run(tmp_path / "parts", **changes).execute()
     make_run(tmp_path / "parts", **changes).execute()
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert read_run(tmp_path / "whole").run.sampler == SAMPLERS[sampler]
+    assert read_run_file(tmp_path / "whole").sampler == SAMPLERS[sampler]
 
 
 @pytest.mark.slow
