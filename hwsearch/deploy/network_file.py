@@ -20,7 +20,7 @@ from hwsearch.space.candidate import Candidate, canonical_json
 
 #: Key in the header of the file.
 _KEY: Final = "hwsearch"
-#: Part of the names of tensors that versions before 0.3 kept for imitating the exported file.
+#: Part of the names of tensors with which older versions let a module round as its file does.
 _IMITATION: Final = ".output_quantizer."
 _SCHEMA_VERSION: Final = 1
 

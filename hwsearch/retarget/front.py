@@ -13,7 +13,6 @@ from hwsearch.study.finals.evidence import (
     EvidenceFile,
     FileState,
     StoredNetwork,
-    network_name,
 )
 from hwsearch.study.finals.front import build_front
 from hwsearch.study.written.output import profile_entry
@@ -128,7 +127,7 @@ def _left_out(scored: Sequence[Scored]) -> list[str]:
 
 
 def _short_name(network: StoredNetwork) -> str:
-    return network_name(network).removeprefix("trial ")
+    return network.label.removeprefix("trial ")
 
 
 def _fit_notes(offered: Sequence[Scored], asked: Asked) -> list[str]:

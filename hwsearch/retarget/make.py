@@ -23,7 +23,6 @@ from hwsearch.report.stored import (
 )
 from hwsearch.retarget.front import Asked, Scored, repriced_front
 from hwsearch.retarget.pricing import Priced, price
-from hwsearch.space.candidate import Candidate
 from hwsearch.study.asked.admission import admission, check_energy
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.backbones import Backbones
@@ -139,7 +138,7 @@ def _scored(
     found: list[Scored] = []
     for network in run.evidence.networks:
         if network.trial is None:
-            candidate = Candidate.from_json(network.candidate)
+            candidate = network.to_candidate()
             cost = price(candidate, network.cost.macs, backbones, predictor)
         elif network.trial in priced:
             cost = priced[network.trial]

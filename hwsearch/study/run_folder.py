@@ -16,7 +16,6 @@ from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.evidence import (
     EvidenceFile,
     StoredNetwork,
-    network_name,
     read_evidence,
 )
 from hwsearch.study.written.output import MODELS_FOLDER
@@ -37,12 +36,12 @@ class TrainedModel:
     @property
     def name(self) -> str:
         """For people: "trial 3", "uniform-int8 of resnet18"."""
-        return network_name(self.network)
+        return self.network.label
 
     @property
     def candidate(self) -> Candidate:
         """The network."""
-        return Candidate.from_json(self.network.candidate)
+        return self.network.to_candidate()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,17 @@ class StoredNetwork(StoredModel):
             raise ValueError("a network is a trial or a baseline")
         return self
 
+    @property
+    def label(self) -> str:
+        """For people: "trial 3", "uniform-int8 of resnet18"."""
+        if self.name is None:
+            return f"trial {self.trial}"
+        return f"{self.name} of {self.to_candidate().backbone}"
+
+    def to_candidate(self) -> Candidate:
+        """The point of the search space that ``candidate`` spells."""
+        return Candidate.from_json(self.candidate)
+
 
 class EvidenceFile(StoredModel):
     """``evidence.json``: what a search knows when it ends.
@@ -137,16 +148,6 @@ class Evidence:
     file: FileState
 
     @property
-    def name(self) -> str:
-        """For people: "trial 3", "uniform-int8 of resnet18"."""
-        return network_name(self.network)
-
-    @property
-    def candidate(self) -> Candidate:
-        """The network."""
-        return Candidate.from_json(self.network.candidate)
-
-    @property
     def score(self) -> Score | None:
         """Of the file on held-out pictures: the accuracy of the network; None without a score."""
         verified = self.file.verified
@@ -192,13 +193,6 @@ class Evidence:
         if verified is None:
             return "its file was not scored"
         return verified.refused
-
-
-def network_name(network: StoredNetwork) -> str:
-    """For people: "trial 3", "uniform-int8 of resnet18"."""
-    if network.name is None:
-        return f"trial {network.trial}"
-    return f"{network.name} of {Candidate.from_json(network.candidate).backbone}"
 
 
 def write_evidence(folder: Path, evidence: EvidenceFile) -> None:

@@ -160,7 +160,7 @@ class _Rated:
     def _fields(self, by_prediction: bool = False) -> dict[str, Any]:
         one, cost = self.evidence, self.evidence.predicted if by_prediction else self.cost
         fields = entry(
-            one.candidate, cost, self.admission, one.score,
+            one.network.to_candidate(), cost, self.admission, one.score,
             trial=one.network.trial, layers=one.layers,
         )  # fmt: skip
         return fields | {"artefact": one.file.artefact, "verified": _verified(one)}

@@ -82,7 +82,7 @@ def _pruned_but_slower(model: ModelEntry, baseline: BaselineEntry) -> bool:
 def unusable_baselines(evidence: Iterable[Evidence]) -> list[str]:
     """Baselines that are left out, since their files cannot be used."""
     return [
-        f"{one.name} is left out: {one.refusal}"
+        f"{one.network.label} is left out: {one.refusal}"
         for one in evidence
         if one.network.trial is None and one.refusal is not None
     ]
@@ -100,7 +100,7 @@ def other_precision(evidence: Iterable[Evidence], runtime: str) -> list[str]:
                 layer: (LayerBits.parse(pair.asked), LayerBits.parse(pair.realised))
                 for layer, pair in verified.differences.items()
             }
-            found.append(f"in {one.name}, {difference_text(pairs)}")
+            found.append(f"in {one.network.label}, {difference_text(pairs)}")
     return found
 
 
