@@ -1,6 +1,7 @@
 """The Python interface: what ``hwsearch run`` and its other verbs do, as functions."""
 
-import time
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from hwsearch.units import parse_duration_s
 if TYPE_CHECKING:
     from torch import nn
 
+    from hwsearch.accuracy.data.dataset import DataSet
     from hwsearch.report.prediction import ModelPrediction
     from hwsearch.study.asked.effort import Effort
     from hwsearch.study.coordinator import Run
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SPACE: Final = "tiny"
 DEFAULT_OUT: Final = Path("results")
+
+_MOST_WORKERS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ def search(
     effort: "Effort | None" = None,
     confidence: float = 0.9,
     seed: int = 0,
+    workers: int | None = None,
     out: str | Path = DEFAULT_OUT,
     download: bool = False,
     settings: Mapping[str, str] | None = None,
@@ -70,7 +75,8 @@ def search(
         time_limit: of the whole run, such as "20m"; networks are trained by it.
         effort: how long they are trained without one: "quick", "standard" or "thorough".
         confidence: at which every budget must hold.
-        seed: of the run; without a time limit one seed gives the same trials again.
+        seed: of the run; with one worker and no time limit one seed gives the same trials again.
+        workers: networks that are trained side by side; by default one for each core.
         out: folder in which the run folder is made.
         download: allow downloads of data sets and pretrained weights.
         settings: as ``--set key=value``.
@@ -87,7 +93,8 @@ def search(
         download=download, settings=settings or {},
     )  # fmt: skip
     folder = new_folder(checked, Path(out))
-    return run(checked, folder, command=f"hwsearch.search({target!r}, {texts})", watcher=watcher)
+    typed = f"hwsearch.search({target!r}, {texts})"
+    return run(checked, folder, command=typed, workers=workers, watcher=watcher)
 
 
 @overload
@@ -149,19 +156,14 @@ def predict(
 def dry_run(checked: Checked) -> str:
     """What a run would do and cost, a line each; reads the pictures, trains and writes nothing."""
     from hwsearch.study.asked.pictures import load_pictures
-    from hwsearch.study.candidates.workbench import Workbench
+    from hwsearch.study.candidates.pricing_context import PricingContext
+    from hwsearch.study.candidates.training_context import TrainingContext
     from hwsearch.study.plan import dry_run_text
-    from hwsearch.study.trials.progress import Silent
 
-    silent = Silent()
-    bench = Workbench(
-        checked.settings,
-        checked.profile,
-        load_pictures(checked.settings),
-        on_phase=silent.phase,
-        on_step=silent.step,
-    )
-    return dry_run_text(bench, checked.settings.time_limit_s)
+    data = load_pictures(checked.settings)
+    pricing = PricingContext(checked.settings, checked.profile, len(data.class_names))
+    training = TrainingContext(checked.settings, checked.profile, data, pricing.backbones)
+    return dry_run_text(pricing, training, checked.settings.time_limit_s)
 
 
 def new_folder(checked: Checked, out: Path) -> Path:
@@ -186,15 +188,36 @@ def new_folder(checked: Checked, out: Path) -> Path:
 
 
 def run(
-    checked: Checked, folder: Path, *, command: str, watcher: "Watcher | None" = None
+    checked: Checked,
+    folder: Path,
+    *,
+    command: str,
+    workers: int | None = None,
+    watcher: "Watcher | None" = None,
 ) -> Result:
-    """Execute a checked run in its folder."""
+    """Execute a checked run in its folder.
+
+    Args:
+        checked: what to search.
+        folder: of the run; exists.
+        command: as the user typed it.
+        workers: networks that are trained side by side; by default one for each core.
+        watcher: is told what happens.
+    """
     # They need torch, which the prediction of a file must not wait for.
+    from hwsearch.study.clock import Clock
     from hwsearch.study.coordinator import Run
     from hwsearch.study.trials.progress import Silent
 
-    work = Run(checked=checked, folder=folder, command=command, watcher=watcher or Silent())
-    return search_and_ship(work)
+    work = Run(
+        checked=checked,
+        folder=folder,
+        command=command,
+        watcher=watcher or Silent(),
+        clock=Clock(checked.settings.time_limit_s),
+        workers=_workers(workers),
+    )
+    return _execute(work)
 
 
 def resume(
@@ -202,6 +225,7 @@ def resume(
     *,
     trials: int | None = None,
     time_limit: str | None = None,
+    workers: int | None = None,
     watcher: "Watcher | None" = None,
 ) -> Result:
     """Continue an interrupted run with the settings stored in its folder.
@@ -210,11 +234,13 @@ def resume(
         folder: of the run.
         trials: replaces the stored number.
         time_limit: replaces the stored limit.
+        workers: as for ``run``.
         watcher: is told what happens.
 
     Raises:
         RunError: the folder holds no run, or the data or profile have changed since.
     """
+    from hwsearch.study.clock import Clock
     from hwsearch.study.coordinator import Run
     from hwsearch.study.trials.progress import Silent
 
@@ -230,10 +256,11 @@ def resume(
         folder=folder,
         command=stored.command,
         watcher=watcher or Silent(),
+        clock=Clock(settings.time_limit_s, earlier_s=stored.wall_s),
+        workers=_workers(workers),
         started=stored.started,
-        earlier_wall_s=stored.wall_s,
     )
-    return search_and_ship(work)
+    return _execute(work)
 
 
 def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
@@ -256,7 +283,7 @@ def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
     """
     from hwsearch.deploy.network_file import load_network
     from hwsearch.study.run_folder import chosen, open_run
-    from hwsearch.study.written.output import WEIGHTS_FILE
+    from hwsearch.study.work.final import WEIGHTS_FILE
 
     if trial == "all":
         raise RunError("one network is loaded at a time; give a trial's number, or pick")
@@ -394,27 +421,40 @@ def reprice(run: str | Path, *, target: str, budget: str | Sequence[str] = ()) -
     return Result(folder=folder, front=front)
 
 
-def search_and_ship(work: "Run") -> Result:
-    """Search, then export and verify what was found; search on where measuring left time for it.
+def _workers(asked: int | None) -> int:
+    """How many are used: one for each core that this process may use, up to eight, unless asked.
+
+    Two processes of one thread train 2.0 times as much as one, one process of two threads 1.4 to
+    1.8 times. Each worker needs memory of its own, so that many cores do not mean as many workers.
+    """
+    can_fork = sys.platform.startswith("linux")
+    if asked is not None and asked < 1:
+        raise RunError(f"{asked} workers is too few; give at least 1")
+    if asked is not None and asked > 1 and not can_fork:
+        raise RunError(f"{asked} workers need Linux; leave --workers out, or give 1")
+    if asked is not None or not can_fork:
+        return asked or 1
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
+def _execute(work: "Run") -> Result:
+    """Search, ship what was found, and read the front.
 
     Raises:
         NothingFitsError: nothing met the budget; the report is written all the same.
     """
+    from hwsearch.report.stored import read_front
     from hwsearch.ship.finish import ship_run
     from hwsearch.ship.measured import measured_latencies
+    from hwsearch.study.coordinator import Shipped
 
-    work.execute()
-    while True:
+    def ship(folder: Path, data: "DataSet", watcher: "Watcher") -> Shipped:
         refused: NothingFitsError | None = None
-        begin = time.perf_counter()
         try:
-            front = ship_run(work.folder, work.data, work.watcher)
+            ship_run(folder, data, watcher)
         except NothingFitsError as error:
             refused = error
-        work.shipped(time.perf_counter() - begin)
-        measured_ms = measured_latencies(work.folder)
-        if not measured_ms or not work.has_time or not work.go_on(measured_ms):
-            break
-    if refused is not None:
-        raise refused
-    return Result(folder=work.folder, front=front)
+        return Shipped(measured_ms=measured_latencies(folder), refused=refused)
+
+    work.execute(ship)
+    return Result(folder=work.folder, front=read_front(work.folder))

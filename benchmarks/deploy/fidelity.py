@@ -1,7 +1,7 @@
 """Does a file do what was searched? Exported networks against the ones that were trained.
 
     pip install -e '.[openvino]'
-    python benchmarks/deploy/fidelity.py FILE.csv
+    PYTHONPATH=benchmarks/search python benchmarks/deploy/fidelity.py FILE.csv
 
 Every family is fine-tuned on the digits as fp32, as uniform int8, with mixed bits, and pruned with
 mixed bits, then exported as ``hwsearch export`` does, for a target with ONNX Runtime ("host") or
@@ -21,6 +21,7 @@ import onnx
 import onnxruntime
 import openvino
 import torch
+from bench import Bench
 from numpy.typing import NDArray
 from torch import nn
 
@@ -29,6 +30,7 @@ from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, fine_tune
 from hwsearch.accuracy.training import Recipe, calibration_batches
 from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.deploy.network_file import network_bytes
 from hwsearch.deploy.realised import realised_bits
 from hwsearch.hardware.targets import load_profile
 from hwsearch.ship.export import ExportOptions, export_model
@@ -37,8 +39,8 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import apply_settings, load_space
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.written.output import write_model
+from hwsearch.study.work.final import WEIGHTS_FILE
+from hwsearch.study.written.output import write_layers
 
 BACKBONES: Final = (
     "resnet10t", "mobilenetv2_050", "mobilenetv3_small_050", "lcnet_050", "test_efficientnet",
@@ -52,11 +54,11 @@ Logits = NDArray[np.float32]
 Row = dict[str, str | int | float]
 
 
-def variants(bench: Workbench, knobs: Knobs) -> Iterator[tuple[str, Candidate]]:
+def variants(bench: Bench, knobs: Knobs) -> Iterator[tuple[str, Candidate]]:
     """The four networks of a family."""
     half = (0.25, 0.25, 0.5, 0.5)
-    yield "fp32", bench.baseline(knobs, FP32)
-    yield "uniform int8", bench.baseline(knobs, INT8)
+    yield "fp32", bench.pricing.backbones.uniform(knobs, FP32)
+    yield "uniform int8", bench.pricing.backbones.uniform(knobs, INT8)
     for name, prune in (("mixed bits", (0.0,) * 4), ("pruned, mixed bits", half)):
         yield (
             name,
@@ -129,13 +131,14 @@ def percent(logits: Logits, labels: NDArray[Any]) -> float:
 
 
 def row(
-    bench: Workbench, data: DataSet, name: str, candidate: Candidate, folder: Path, steps: int
+    bench: Bench, data: DataSet, name: str, candidate: Candidate, folder: Path, steps: int
 ) -> Row:
     """Train, export and compare one network."""
     recipe = Recipe(steps=steps, learning_rate=0.02)
     model = fine_tune(bench.plan(candidate), data, recipe)
-    network = bench.describe(candidate)
-    write_model(folder, model, network, bench.predictor, bench.card(candidate))
+    network = bench.pricing.backbones.describe(candidate)
+    write_layers(folder, network, bench.pricing.predictor)
+    (folder / WEIGHTS_FILE).write_bytes(network_bytes(model, bench.training.card(candidate)))
     px = candidate.input_px
     runtime = bench.profile.runtime
     made = export_model(
@@ -198,9 +201,7 @@ def main() -> None:
             target=target, budget_texts=("100ms",), space=space, weights="scratch"
         )
         data = load_pictures(settings)
-        bench = Workbench(
-            settings, load_profile(target), data, on_phase=print, on_step=lambda _done, _total: None
-        )
+        bench = Bench(settings, load_profile(target), data)
         for backbone in given.backbones:
             knobs = Knobs(backbone=backbone, input_px=given.px)
             for name, candidate in variants(bench, knobs):

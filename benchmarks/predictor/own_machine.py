@@ -38,9 +38,8 @@ from hwsearch.hardware.targets import load_profile
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.space.knobs import SAVINGS, dense
 from hwsearch.space.search_space import SearchSpace, load_space
-from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.pricing_context import PricingContext
 from hwsearch.study.own_machine import Network, timed_networks
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -86,71 +85,65 @@ def main() -> None:
     space = load_space("tiny")
     if given.quick:
         space = space.model_copy(update={"backbones": space.backbones[1:3]})
-    bench = _bench(space)
-    timed = time_known(bench)
-    known = _learned(bench.predictor, timed)
-    print(known.told(bench.profile.name), "\n")
-    unknown = time_unknown(bench, known, draws=1 if given.quick else 2 * given.seeds)
+    pricing = _pricing(space)
+    timed = time_known(pricing)
+    known = _learned(pricing.predictor, timed)
+    print(known.told(pricing.profile.name), "\n")
+    unknown = time_unknown(pricing, known, draws=1 if given.quick else 2 * given.seeds)
     conditions = f"tiny-onnxruntime-{options.size}"
-    methods = methods_of(bench.predictor)
+    methods = methods_of(pricing.predictor)
     show(errors(methods, timed, unknown), options, "own-machine", conditions)
     show(admissions(methods, timed, unknown), options, "own-machine-admission", conditions)
     show(cheapest_bits(unknown), options, "own-machine-bits", conditions)
     show(_listed(methods, timed, unknown), options, "own-machine-networks", conditions)
 
 
-def _bench(space: SearchSpace) -> Workbench:
+def _pricing(space: SearchSpace) -> PricingContext:
     settings = RunSettings(
         target="host", budget_texts=("0.3ms",), objectives=("latency",), space=space
     )
-    return Workbench(
-        settings,
-        load_profile("host"),
-        load_pictures(settings),
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-    )
+    return PricingContext(settings, load_profile("host"), classes=10)
 
 
 # -- what is timed ---------------------------------------------------------------------------------
 
 
-def time_known(bench: Workbench) -> list[Measured]:
+def time_known(pricing: PricingContext) -> list[Measured]:
     """The networks that a run times before its search, and those that one factor was learned on."""
-    plans = [("before the search", network) for _, network in timed_networks(bench)]
-    px = min(bench.settings.space.input_px)
-    ratios = bench.settings.space.pruning.ratios
-    for backbone in bench.settings.space.backbones:
+    plans = [("before the search", network) for _, network in timed_networks(pricing)]
+    px = min(pricing.settings.space.input_px)
+    ratios = pricing.settings.space.pruning.ratios
+    for backbone in pricing.settings.space.backbones:
         knobs = dense(backbone.name, px)
-        blueprint = bench.blueprint(knobs)
+        blueprint = pricing.backbones.blueprint(knobs)
         half = replace(knobs, prune=(ratios[len(ratios) // 2],) * 4)
         for kind, asked in zip(_OF_ONE_FACTOR, (knobs, knobs, half), strict=True):
-            kept = bench.plain_channels(asked)
+            kept = pricing.plain_channels(asked)
             layers = blueprint.describe(kept).weighted
             bits = {
                 "dense fp32": dict.fromkeys((one.name for one in layers), FP32),
                 "dense int8": dict.fromkeys((one.name for one in layers), INT8),
-                "half cheapest": bench.bit_costs.allocate(blueprint.describe(kept), 1.0),
+                "half cheapest": pricing.bit_costs.allocate(blueprint.describe(kept), 1.0),
             }[kind]
             plans.append((kind, (blueprint, kept, bits)))
-    return _time(bench, [(kind, number, one) for number, (kind, one) in enumerate(plans)], 10)
+    return _time(pricing, [(kind, number, one) for number, (kind, one) in enumerate(plans)], 10)
 
 
-def time_unknown(bench: Workbench, known: Recalibration, *, draws: int) -> list[Measured]:
+def time_unknown(pricing: PricingContext, known: Recalibration, *, draws: int) -> list[Measured]:
     """Networks of every backbone and size, pruned at random, each in several bits."""
     rng = random.Random(0)
     corrected = replace(
-        bench.bit_costs,
-        predictor=CostPredictor(bench.profile, bench.settings.confidence, known),
+        pricing.bit_costs,
+        predictor=CostPredictor(pricing.profile, pricing.settings.confidence, known),
     )
     plans: list[tuple[str, int, Network]] = []
-    space = bench.settings.space
+    space = pricing.settings.space
     for backbone in space.backbones:
         for px in space.input_px:
             for _ in range(draws):
                 prune = tuple(rng.choice(space.pruning.ratios) for _ in range(4))
                 knobs = replace(dense(backbone.name, px), prune=prune)
-                blueprint, kept = bench.blueprint(knobs), bench.plain_channels(knobs)
+                blueprint, kept = pricing.backbones.blueprint(knobs), pricing.plain_channels(knobs)
                 network = blueprint.describe(kept)
                 names = [layer.name for layer in network.weighted]
                 share, saving = rng.random(), rng.choice(SAVINGS[1:])
@@ -159,16 +152,16 @@ def time_unknown(bench: Workbench, known: Recalibration, *, draws: int) -> list[
                     "int8": dict.fromkeys(names, INT8),
                     "mixed": {n: INT8 if rng.random() < share else FP32 for n in names},
                     "saving": corrected.allocate(network, saving, protected=(names[0], names[-1])),
-                    "cheapest, profile alone": bench.bit_costs.allocate(network, 1.0),
+                    "cheapest, profile alone": pricing.bit_costs.allocate(network, 1.0),
                     "cheapest, corrected": corrected.allocate(network, 1.0),
                 }
                 draw = len(plans)
                 plans += [(kind, draw, (blueprint, kept, bits)) for kind, bits in several.items()]
-    return _time(bench, plans, _ROUNDS)
+    return _time(pricing, plans, _ROUNDS)
 
 
 def _time(
-    bench: Workbench, plans: Sequence[tuple[str, int, Network]], rounds: int
+    pricing: PricingContext, plans: Sequence[tuple[str, int, Network]], rounds: int
 ) -> list[Measured]:
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
@@ -180,7 +173,7 @@ def _time(
             names.append(name)
             if name == str(number):
                 files[name] = Path(folder) / f"{number}.onnx"
-                _write(bench, blueprint, kept, bits, files[name])
+                _write(pricing, blueprint, kept, bits, files[name])
         report = measure(files, LocalPlace(), rounds=rounds)
     took = {net.name: net.latency_ms for net in report.nets}
     return [
@@ -197,13 +190,13 @@ def _time(
 
 
 def _write(
-    bench: Workbench,
+    pricing: PricingContext,
     blueprint: Blueprint,
     kept: Mapping[str, int],
     bits: Mapping[str, LayerBits],
     path: Path,
 ) -> None:
-    write_network(blueprint, kept, bits, path, scheme=bench.profile.activation_quantization)
+    write_network(blueprint, kept, bits, path, scheme=pricing.profile.activation_quantization)
 
 
 # -- what is compared ------------------------------------------------------------------------------

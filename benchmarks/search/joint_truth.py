@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from bench import Bench
 
 from hwsearch.accuracy.ladder import advance, fine_tune, held_out_score, inherit, validation_score
 from hwsearch.accuracy.training import Recipe
@@ -34,8 +35,6 @@ from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import check
-from hwsearch.study.asked.settings import derived_seed
-from hwsearch.study.candidates.workbench import Workbench
 
 BACKBONES: Final = ("test_resnet", "test_efficientnet")
 RATIOS: Final = (0.0, 0.25, 0.5)
@@ -85,7 +84,7 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def bench_of(pictures: str, seed: int, target: str = "jetson-orin-nano") -> Workbench:
+def bench_of(pictures: str, seed: int, target: str = "jetson-orin-nano") -> Bench:
     """Where candidates of the space are made and described."""
     checked = check(
         target=target, budgets=("1000ms",), data=pictures, space="tiny",
@@ -93,7 +92,7 @@ def bench_of(pictures: str, seed: int, target: str = "jetson-orin-nano") -> Work
         settings={"backbones": ",".join(BACKBONES), "input_px": str(PX)},
     )  # fmt: skip
     data = load_pictures(checked.settings)
-    return Workbench(checked.settings, checked.profile, data, on_phase=print, on_step=_silent)
+    return Bench(checked.settings, checked.profile, data)
 
 
 def choices() -> Iterator[Choice]:
@@ -104,23 +103,23 @@ def choices() -> Iterator[Choice]:
                 yield Choice(backbone=backbone, ratios=ratios, bits=bits)
 
 
-def candidate_of(choice: Choice, bench: Workbench) -> Candidate:
+def candidate_of(choice: Choice, bench: Bench) -> Candidate:
     """The network of a choice; layers have the bits of their stage."""
     by_stage = {stage: at for at, several in enumerate(STAGES) for stage in several}
     prune = tuple(choice.ratios[by_stage[stage]] for stage in sorted(by_stage))
     knobs = Knobs(backbone=choice.backbone, input_px=PX, prune=prune)
-    layers = bench.blueprint(knobs).describe({}).weighted
+    layers = bench.pricing.backbones.blueprint(knobs).describe({}).weighted
     return Candidate.build(
         backbone=choice.backbone,
         input_px=PX,
         pruning=prune,
-        channels=bench.plain_channels(knobs),
+        channels=bench.pricing.plain_channels(knobs),
         bits={layer.name: BITS[choice.bits[by_stage[layer.stage]]] for layer in layers},
     )
 
 
 def train_all(
-    bench: Workbench,
+    bench: Bench,
     path: Path,
     steps: int,
     backbones: Sequence[str],
@@ -155,11 +154,11 @@ def train_all(
 
 
 def train_one(
-    choice: Choice, candidate: Candidate, bench: Workbench, steps: int
+    choice: Choice, candidate: Candidate, bench: Bench, steps: int
 ) -> dict[str, str | int | float]:
     """Train one network; its row."""
     data = bench.data
-    network = bench.describe(candidate)
+    network = bench.pricing.backbones.describe(candidate)
     first = bench.settings.space.training.rung_steps[0]
     begin = time.perf_counter()
     batch_size = bench.settings.space.training.batch_size
@@ -193,13 +192,8 @@ def train_one(
     }
 
 
-def _recipe(candidate: Candidate, bench: Workbench, steps: int, use: str) -> Recipe:
-    return Recipe(
-        steps=steps,
-        batch_size=bench.settings.space.training.batch_size,
-        learning_rate=bench.fine_tuning_rate(candidate),
-        seed=derived_seed(bench.settings.seed, candidate.id, use),
-    )
+def _recipe(candidate: Candidate, bench: Bench, steps: int, use: str) -> Recipe:
+    return bench.training.recipe(bench.base_of(candidate), steps, candidate.id, use)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -21,25 +21,31 @@ One thread, if OMP_NUM_THREADS says so.
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from bench import Bench
 from predictor_room import Options, Row, show, spread
 
 from hwsearch.accuracy.agreement import agreement
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.accuracy.ladder import CALIBRATION_BATCHES, held_out_score
-from hwsearch.accuracy.training import STATISTICS_BATCHES, Score
+from hwsearch.accuracy.ladder import (
+    CALIBRATION_BATCHES,
+    fine_tune,
+    held_out_score,
+    validation_score,
+)
+from hwsearch.accuracy.training import STATISTICS_BATCHES
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked, check
-from hwsearch.study.candidates.workbench import Workbench
-from hwsearch.study.finals.finalize import finalize
-from hwsearch.study.trials.trial import Pace, rungs
+from hwsearch.study.work.report import Report
+from hwsearch.study.work.trial import Evaluate, evaluate
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _QUICK: Final = 6
@@ -96,7 +102,7 @@ def main() -> None:
 def climb_all(checked: Checked, count: int, seed: int) -> list[Climb]:
     """Random candidates, each network once, on every rung."""
     data = load_pictures(checked.settings)
-    bench = Workbench(checked.settings, checked.profile, data, on_phase=print, on_step=_silent)
+    bench = Bench(checked.settings, checked.profile, data)
     peak = peak_macs_per_s()
     climbs: list[Climb] = []
     for candidate in random_candidates(bench, count, np.random.default_rng(seed)):
@@ -110,9 +116,7 @@ def climb_all(checked: Checked, count: int, seed: int) -> list[Climb]:
     return climbs
 
 
-def random_candidates(
-    bench: Workbench, count: int, generator: np.random.Generator
-) -> list[Candidate]:
+def random_candidates(bench: Bench, count: int, generator: np.random.Generator) -> list[Candidate]:
     """Uniform draws of every knob; knobs that end in a network that is there count nothing."""
     choices = knob_choices(bench.settings.space)
     found: dict[str, Candidate] = {}
@@ -126,35 +130,36 @@ def random_candidates(
     return list(found.values())
 
 
-def climb(bench: Workbench, candidate: Candidate, peak_macs_s: float) -> Climb:
+def climb(bench: Bench, candidate: Candidate, peak_macs_s: float) -> Climb:
     """One candidate on every rung, and fully fine-tuned from its base network."""
     data, px = bench.data, candidate.input_px
-    macs = bench.describe(candidate).macs
-    table = bench.prepared(candidate).sensitivity[px]
+    macs = bench.pricing.backbones.describe(candidate).macs
+    table = bench.facts_of(candidate).sensitivity
     lost = sum(table[layer][bits] for layer, bits in candidate.bits)
     start = time.perf_counter()
     accuracies, rungs_s = [], []
-    for score in rungs(candidate, bench, Pace(), _silent):
-        accuracies.append(score.accuracy)
-        rungs_s.append(time.perf_counter() - start)
-    held_out: list[Score] = []
-    full = finalize(
-        (candidate,),
-        (),
-        {},
-        bench,
-        on_phase=_silent,
-        on_step=_silent,
-        on_final=lambda _, model: held_out.append(held_out_score(model, data, px)),
-    )[candidate.id]
-    scores = [full.validation, *held_out]
+    job = Evaluate(base=bench.base_of(candidate), candidate=candidate)
+    work = evaluate(job, bench.training, Report(phase=_silent, step=_silent))
+    score = next(work)
+    with suppress(StopIteration):
+        while True:
+            accuracies.append(score.accuracy)
+            rungs_s.append(time.perf_counter() - start)
+            score = work.send(True)
+    start = time.perf_counter()
+    recipe = bench.training.recipe(
+        bench.base_of(candidate), bench.training.final_steps, candidate.id, "final"
+    )
+    model = fine_tune(bench.plan(candidate), data, recipe)
+    full_s = time.perf_counter() - start
+    scores = [validation_score(model, data, px), held_out_score(model, data, px)]
     return Climb(
         backbone=candidate.backbone,
         free={"sensitivity": -lost, "MACs": float(macs)},
         accuracies=tuple(accuracies),
         rungs_s=tuple(rungs_s),
         truth=sum(score.correct for score in scores) / sum(score.total for score in scores),
-        full_s=full.train_s,
+        full_s=full_s,
         bound_s=macs * rung0_pictures(data, bench.settings.space.training.batch_size) / peak_macs_s,
     )
 

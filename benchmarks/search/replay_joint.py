@@ -107,7 +107,7 @@ def problems(
     if missing:
         raise ValueError(f"{truth} lacks {len(missing)} networks; go on with joint_truth.py")
     rows = [trained[one.id] for one in candidates]
-    networks = [bench.describe(one) for one in candidates]
+    networks = [bench.pricing.backbones.describe(one) for one in candidates]
     if [str(bit_operations(network)) for network in networks] != [
         r["bit_operations"] for r in rows
     ]:
@@ -149,7 +149,7 @@ def problems(
 def latencies_ms(networks: Sequence[NetworkDesc]) -> list[float]:
     """Predicted on ``bitfusion``, which is simulated."""
     bench = bench_of("digits", 0, target="bitfusion")
-    return [cost.latency_ms.value for cost in bench.predictor.predict_all(networks)]
+    return [cost.latency_ms.value for cost in bench.pricing.predictor.predict_all(networks)]
 
 
 def table(

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Networks trained side by side; 1 gives the same run again.  [default: one for each core]",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("results"),
@@ -80,6 +85,7 @@ def command(
     dry_run: bool,
     confidence: float,
     seed: int,
+    workers: int | None,
     out: Path,
     resume_folder: Path | None,
     assignments: tuple[str, ...],
@@ -124,13 +130,15 @@ def command(
         return
     with open_view() as view:
         if resume_folder is not None:
-            result = api.resume(resume_folder, trials=trials, time_limit=time_limit, watcher=view)
+            result = api.resume(
+                resume_folder, trials=trials, time_limit=time_limit, workers=workers, watcher=view
+            )
         else:
             if checked.settings.alias is not None:
                 view.note(f"'{checked.settings.alias}' means {checked.profile.name}")
             folder = api.new_folder(checked, out)
             typed = shlex.join(["hwsearch", *sys.argv[1:]])
-            result = api.run(checked, folder, command=typed, watcher=view)
+            result = api.run(checked, folder, command=typed, workers=workers, watcher=view)
     _print(result, as_json=as_json)
 
 

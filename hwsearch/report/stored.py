@@ -314,6 +314,7 @@ class RunFile(StoredModel):
     fingerprint: str
     versions: dict[str, str]
     seed: int
+    workers: Count = 1
     host: HostEntry
     data: DataEntry
     profile: RunProfileEntry

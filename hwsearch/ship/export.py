@@ -30,7 +30,8 @@ from hwsearch.ship.handover.convert import FLOAT_FILE
 from hwsearch.ship.handover.write import write_handover
 from hwsearch.study.finals.evidence import ONNX_FILE, REFUSED_FILE
 from hwsearch.study.run_folder import RunFolder, TrainedModel
-from hwsearch.study.written.output import LAYERS_FILE, WEIGHTS_FILE
+from hwsearch.study.work.final import WEIGHTS_FILE
+from hwsearch.study.written.output import LAYERS_FILE
 
 #: Columns that export adds to ``layers.csv``.
 REALISED_COLUMNS: Final = ("realised_weight_bits", "realised_activation_bits", "realised_by")

@@ -13,32 +13,26 @@ import itertools
 import json
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from hwsearch.accuracy.base_training import WHOLE_SHARE, BaseTraining
-from hwsearch.accuracy.base_weights import (
-    RECIPE_VERSION,
-    BaseNetwork,
-    Source,
-    begin_training,
-    keep_base,
-    read_base,
-    start_identity,
-)
+from hwsearch.accuracy.base_training import WHOLE_SHARE
+from hwsearch.accuracy.base_weights import RECIPE_VERSION, read_base, start_identity
 from hwsearch.accuracy.cached_network import cache_error
 from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
 from hwsearch.files import cache_folder, write_atomically
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.space.candidate import STAGES, canonical_json
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.asked.admission import admission
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.pricing_context import PricingContext
+from hwsearch.study.candidates.training_context import Base, TrainingContext
+from hwsearch.study.clock import Clock
+from hwsearch.study.executor.base import Done, Executor, Failed, Paused
+from hwsearch.study.work.base import Finish, TrainBase, Trained, TrainOn
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +77,8 @@ class Contender:
 
     Attributes:
         step_effort: of a step of the whole network, in MACs; for runs that no clock ends.
-        spent: on training so far, in seconds under a time limit, else in effort.
+        job: number of its training.
+        spent: on training so far, in seconds of one slot under a time limit, else in effort.
         scores: (``spent``, score) after each round.
         stopped: why it competes no longer.
     """
@@ -91,12 +86,15 @@ class Contender:
     ref: BackboneRef
     px: int
     levels: tuple[Level, ...]
-    training: BaseTraining
-    source: Source
     step_effort: float
+    job: int
     spent: float = 0.0
     scores: list[tuple[float, Score]] = field(default_factory=list)
     stopped: str | None = None
+
+
+#: Base networks by backbone and the input size at which they are trained.
+Bases = Mapping[tuple[BackboneRef, int], Base]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,57 +102,69 @@ class Outcome:
     """What base training led to.
 
     Attributes:
-        bases: by backbone and input size of the base.
+        bases: those that are searched.
         stopped: why the other backbones are not searched, by name.
     """
 
-    bases: Mapping[tuple[BackboneRef, int], BaseNetwork]
+    bases: Bases
     stopped: Mapping[str, str]
 
 
 def prepare_bases(
-    bench: Workbench,
+    pricing: PricingContext,
+    training: TrainingContext,
+    executor: Executor,
+    clock: Clock,
     seconds: float | None,
     *,
     chosen: Mapping[str, str] | None = None,
-    on_phase: Callable[[str], None],
-    on_step: Callable[[int, int], None],
 ) -> Outcome:
     """Train the base networks of a run, or read what an earlier run trained for as long.
 
     Args:
-        bench: of the run; its space has the backbones.
+        pricing: of the run; its space has the backbones.
+        training: of the run.
+        executor: runs the trainings.
+        clock: of the run.
         seconds: for all of it; None where the effort of the settings decides.
         chosen: keys by name (``base_names``) of the networks that this run took before it was
             interrupted; it goes on with them and no others.
-        on_phase: is told what is trained.
-        on_step: is called with each optimizer step.
 
     Raises:
         BackboneError: a network cannot be built or trained, or weights do not fit.
         HostError: weights cannot be had, or the cache cannot be written.
     """
-    begin_s = time.monotonic()
-    entrants, over = _entrants(bench, chosen)
-    known = _Known(bench, entrants)
-    found = known.read(seconds) if chosen is None else _read(bench, entrants, chosen)
+    entrants, over = _entrants(pricing, chosen)
+    slots = min(executor.slots, len(entrants))
+    total = (
+        _total_effort([one.step_effort for one in entrants], training.base_recipe)
+        if seconds is None
+        else seconds * slots
+    )
+    known = _Known(pricing, training, entrants)
+    if chosen is None:
+        found = known.read(total if seconds is not None else None)
+    else:
+        found = _read(training, entrants, chosen)
     if found is not None:
         return replace(found, stopped={**over, **found.stopped})
-    recipe = bench.base_recipe
-    contenders = [_contender(bench, entrant, recipe) for entrant in entrants]
-    total = _total_effort(contenders, recipe) if seconds is None else seconds
-    work = _Work(timed=seconds is not None, begin_s=begin_s, on_phase=on_phase, on_step=on_step)
-    if chosen is None:
-        _compete(contenders, total, 1 / bench.data.classes, work)
-    alive = [one for one in contenders if one.stopped is None]
-    bases = {}
-    for at, one in enumerate(alive):
-        left = work.left(total, contenders)
-        work.finish(one, one.spent + left / (len(alive) - at), bench)
-        key = known.base_key(one.ref, one.px, total)
-        bases[one.ref, one.px] = keep_base(
-            key, one.training, one.source, one.ref, bench.data, one.px, recipe
+    contenders = [
+        Contender(
+            ref=one.ref,
+            px=one.px,
+            levels=one.levels,
+            step_effort=one.step_effort,
+            job=executor.start(
+                TrainBase(ref=one.ref, px=one.px, key=known.base_key(one.ref, one.px, total))
+            ),
         )
+        for one in entrants
+    ]
+    _paused(executor, [one.job for one in contenders])
+    trainer = _Trainer(executor, clock, total, seconds, clock.spent_s)
+    if chosen is None:
+        _compete(contenders, total, 1 / training.data.classes, trainer)
+    bases = trainer.finish(contenders)
     names = {ref.name for ref, _ in bases}
     stopped = {
         one.ref.name: one.stopped
@@ -239,103 +249,157 @@ def _forecast(contender: Contender, end: float, ratio: float) -> float:
     return score.accuracy + gain * ratio * (1 - float(ratio**doublings)) / (1 - ratio)
 
 
-def _compete(contenders: Sequence[Contender], total: float, guessing: float, work: "_Work") -> None:
+def _compete(
+    contenders: Sequence[Contender], total: float, guessing: float, trainer: "_Trainer"
+) -> None:
     """Train all for the same time, in rounds, until one is left or it is time to anneal."""
     round_effort = _FIRST_SHARE * total / len(contenders)
     while True:
         alive = [one for one in contenders if one.stopped is None]
-        sunk = sum(one.spent for one in contenders if one.stopped is not None)
-        end = (total - sunk) / len(alive)
+        end = trainer.most_for_one(contenders)
         if len(alive) == 1 or round_effort > WHOLE_SHARE * end:
             return
-        for one in alive:
-            if one.spent >= round_effort:
-                continue  # a single step took longer than this round
-            work.train_whole(one, round_effort)
-            score = one.training.score()
-            one.scores.append((one.spent, score))
-            work.on_phase(
-                f"base weights of {one.ref.name} at {one.px} px: {100 * score.accuracy:.1f} % on "
-                "validation pictures so far"
-            )
+        # A single step of some may have taken longer than this round.
+        trainer.train_whole([one for one in alive if one.spent < round_effort], round_effort)
         # The least accurate first: whoever beats it is still there.
         known = [one for one in alive if len(one.scores) >= _LEAST_SCORES]
         for one in sorted(known, key=lambda other: other.scores[-1][1].accuracy):
             rivals = [other for other in known if other is not one and other.stopped is None]
             one.stopped = cannot_join(one, rivals, end, guessing)
+            if one.stopped is not None:
+                trainer.executor.end(one.job)
         round_effort *= 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
+@dataclass(frozen=True)
+class _Trainer:
     """Trains contenders by the clock, or by steps whose effort is known.
 
+    With one slot they take turns. With more they train side by side and share the cores, so that
+    all are finished together, whatever their number.
+
     Attributes:
-        timed: amounts are seconds; else they are efforts.
-        begin_s: of all of it, by ``time.monotonic``.
+        total: seconds of all slots together under a time limit, else effort.
+        limit_s: seconds after which all must be finished; None where steps decide.
+        begin_s: ``Clock.spent_s`` at the beginning.
     """
 
-    timed: bool
+    executor: Executor
+    clock: Clock
+    total: float
+    limit_s: float | None
     begin_s: float
-    on_phase: Callable[[str], None]
-    on_step: Callable[[int, int], None]
 
-    def left(self, total: float, contenders: Sequence[Contender]) -> float:
-        """What is left of the total; the clock counts scores and whatever else took time."""
-        if self.timed:
-            return max(0.0, total - (time.monotonic() - self.begin_s))
-        return total - sum(one.spent for one in contenders)
+    def most_for_one(self, contenders: Sequence[Contender]) -> float:
+        """What is spent on each in the end, if all that are left stay."""
+        alive = sum(one.stopped is None for one in contenders)
+        sunk = sum(one.spent for one in contenders if one.stopped is not None)
+        share = (self.total - sunk) / alive
+        # No process is faster than the clock, however many slots are free.
+        return share if self.limit_s is None else min(share, self.limit_s)
 
-    def train_whole(self, one: Contender, until: float) -> None:
-        """Train on until so much was spent on it."""
-        if until <= one.spent:
-            return
-        self.on_phase(f"base weights of {one.ref.name} at {one.px} px")
-        self._spend(one, until - one.spent, one.training.train_whole, 1.0)
+    def train_whole(self, contenders: Sequence[Contender], until: float) -> None:
+        """Train each on until so much was spent on it, and score it."""
+        for batch in self._batches(contenders):
+            for one in batch:
+                command = self._amount(one, until - one.spent, 1.0, beside=len(batch))
+                self.executor.answer(one.job, command, beside=len(batch))
+            trained = _paused(self.executor, [one.job for one in batch])
+            for one in batch:
+                told = trained[one.job]
+                assert isinstance(told, Trained)
+                if self.limit_s is None:
+                    one.spent = until
+                else:
+                    one.spent += told.seconds / self._slowed(len(batch))
+                one.scores.append((one.spent, told.score))
 
-    def finish(self, one: Contender, until: float, bench: Workbench) -> None:
-        """Train whole for its share, then anneal to the end."""
-        self.train_whole(one, WHOLE_SHARE * until)
-        self.on_phase(f"base weights of {one.ref.name} at {one.px} px, at all widths")
+    def finish(self, contenders: Sequence[Contender]) -> dict[tuple[BackboneRef, int], Base]:
+        """Train those that are left for their shares, anneal and keep them."""
+        alive = [one for one in contenders if one.stopped is None]
+        bases: dict[tuple[BackboneRef, int], Base] = {}
+        batches = self._batches(alive)
+        for at, batch in enumerate(batches):
+            left = self._left(contenders, len(batches) - at, len(batch))
+            for one in batch:
+                until = one.spent + left
+                whole = max(0.0, WHOLE_SHARE * until - one.spent)
+                command = Finish(
+                    whole=self._amount(one, whole, 1.0, beside=len(batch)) if whole else None,
+                    anneal=self._amount(one, left - whole, _ELASTIC_STEPS, beside=len(batch)),
+                )
+                self.executor.answer(one.job, command, beside=len(batch))
+                one.spent = until
+            bases |= {(one.ref, one.px): one for one in _done(self.executor, len(batch))}
+        return {(one.ref, one.px): bases[one.ref, one.px] for one in alive}
 
-        def anneal(
-            steps: int, seconds: float | None, *, on_step: Callable[[int, int], None]
-        ) -> None:
-            one.training.anneal(steps, seconds, widths=bench.widths, on_step=on_step)
+    def _batches(self, contenders: Sequence[Contender]) -> list[Sequence[Contender]]:
+        if self.executor.slots > 1:
+            return [contenders] if contenders else []
+        return [[one] for one in contenders]
 
-        self._spend(one, until - one.spent, anneal, _ELASTIC_STEPS)
+    def _left(self, contenders: Sequence[Contender], batches: int, size: int) -> float:
+        """What is left for each of the next batch; the clock counts all that took time."""
+        if self.limit_s is not None:
+            left_s = self.begin_s + self.limit_s - self.clock.spent_s
+            return max(0.0, left_s) / batches / self._slowed(size)
+        spent = sum(one.spent for one in contenders)
+        return (self.total - spent) / (batches * size)
 
-    def _spend(
-        self, one: Contender, amount: float, train: Callable[..., None], factor: float
-    ) -> None:
-        if self.timed:
-            before_s = one.training.train_s
-            train(UNLIMITED_STEPS, max(0.0, amount), on_step=self.on_step)
-            one.spent += one.training.train_s - before_s
-        else:
-            train(max(1, round(amount / (factor * one.step_effort))), None, on_step=self.on_step)
-            one.spent += amount
+    def _slowed(self, beside: int) -> float:
+        """How much longer each takes where so many share the slots."""
+        return max(1.0, beside / self.executor.slots)
+
+    def _amount(self, one: Contender, amount: float, factor: float, *, beside: int) -> TrainOn:
+        if self.limit_s is not None:
+            seconds = max(0.0, amount) * self._slowed(beside)
+            return TrainOn(steps=UNLIMITED_STEPS, seconds=seconds)
+        return TrainOn(steps=max(1, round(amount / (factor * one.step_effort))), seconds=None)
+
+
+def _paused(executor: Executor, jobs: Sequence[int]) -> dict[int, object]:
+    """What jobs say when all of them have paused."""
+    told: dict[int, object] = {}
+    while len(told) < len(jobs):
+        event = executor.wait()
+        if isinstance(event, Failed):
+            raise event.error
+        assert isinstance(event, Paused)
+        told[event.job] = event.value
+    return told
+
+
+def _done(executor: Executor, count: int) -> list[Base]:
+    """The results of jobs that end, in the order in which they do."""
+    bases: list[Base] = []
+    while len(bases) < count:
+        event = executor.wait()
+        if isinstance(event, Failed):
+            raise event.error
+        assert isinstance(event, Done)
+        bases.append(event.value)
+    return bases
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entrant:
     """A base network that a run may need, with the forms in which it may be on the front."""
 
-    knobs: Knobs
     ref: BackboneRef
     px: int
     levels: tuple[Level, ...]
+    step_effort: float
 
 
 def _entrants(
-    bench: Workbench, chosen: Mapping[str, str] | None
+    pricing: PricingContext, chosen: Mapping[str, str] | None
 ) -> tuple[list[_Entrant], dict[str, str]]:
     """Whose smallest network meets the budgets, or who was chosen before; why the others do not."""
     found: dict[tuple[BackboneRef, int], _Entrant] = {}
     over: dict[str, str] = {}
-    for knobs in bench.variants():
-        ref, px = bench.base_of(knobs)
-        levels = _levels(bench, knobs)
+    for knobs in pricing.backbones.variants():
+        ref, px = pricing.backbones.base_of(knobs)
+        levels = _levels(pricing, knobs)
         if chosen is not None and base_name(ref, px) not in chosen:
             over[ref.name] = "it was left out before"
         elif chosen is None and not levels:
@@ -344,89 +408,73 @@ def _entrants(
             first = found[ref, px]
             found[ref, px] = replace(first, levels=(*first.levels, *levels))
         else:
-            found[ref, px] = _Entrant(knobs=knobs, ref=ref, px=px, levels=levels)
+            found[ref, px] = _Entrant(
+                ref=ref, px=px, levels=levels, step_effort=pricing.step_effort(knobs)
+            )
     names = {ref.name for ref, _ in found}
     return list(found.values()), {name: why for name, why in over.items() if name not in names}
 
 
-def _contender(bench: Workbench, entrant: _Entrant, recipe: Recipe) -> Contender:
-    training, source = begin_training(
-        entrant.ref,
-        bench.data,
-        entrant.px,
-        recipe,
-        weights=bench.weights_of(entrant.ref),
-        download=bench.settings.download,
-    )
-    return Contender(
-        ref=entrant.ref,
-        px=entrant.px,
-        levels=entrant.levels,
-        training=training,
-        source=source,
-        step_effort=bench.step_effort(entrant.knobs),
-    )
-
-
-def _levels(bench: Workbench, knobs: Knobs) -> tuple[Level, ...]:
+def _levels(pricing: PricingContext, knobs: Knobs) -> tuple[Level, ...]:
     """The forms of a backbone that the budgets admit."""
-    settings = bench.settings
     levels = []
-    for ratio in settings.space.pruning.ratios:
+    for ratio in pricing.settings.space.pruning.ratios:
         for saving in (0.0, 1.0):
-            form = replace(knobs, prune=(ratio,) * len(STAGES), saving=saving)
-            cost = bench.plain_cost(form)
-            if admission(cost, settings.budgets, settings.confidence).admitted:
+            cost = pricing.plain_cost(replace(knobs, prune=(ratio,) * len(STAGES), saving=saving))
+            if pricing.admit(cost).admitted:
                 lost = float(np.interp(ratio, _RATIOS, _LOST))
-                levels.append(Level(costs=bench.values(cost), lost=lost))
+                levels.append(Level(costs=pricing.values(cost), lost=lost))
     return tuple(dict.fromkeys(levels))
 
 
-def _total_effort(contenders: Sequence[Contender], recipe: Recipe) -> float:
+def _total_effort(step_efforts: Sequence[float], recipe: Recipe) -> float:
     """What the effort of the settings allows: a whole training for two backbones of mean size."""
-    mean = sum(one.step_effort for one in contenders) / len(contenders)
-    return min(2, len(contenders)) * recipe.steps * mean
+    mean = sum(step_efforts) / len(step_efforts)
+    return min(2, len(step_efforts)) * recipe.steps * mean
 
 
 # -- what earlier runs trained --------------------------------------------------------------------
 
 
 def _read(
-    bench: Workbench, entrants: Sequence[_Entrant], keys: Mapping[str, str]
+    training: TrainingContext, entrants: Sequence[_Entrant], keys: Mapping[str, str]
 ) -> Outcome | None:
     """The kept base networks; None if one of them is gone."""
     bases = {}
     for one in entrants:
         name = base_name(one.ref, one.px)
         if name in keys:
-            base = read_base(keys[name], one.ref, one.px, bench.base_recipe.seed)
-            if base is None:
+            network = read_base(keys[name], one.ref, one.px, training.base_recipe.seed)
+            if network is None:
                 return None
-            bases[one.ref, one.px] = base
+            base = bases[one.ref, one.px] = Base.of(network, one.ref, one.px)
+            training.keep(network, base)
     return Outcome(bases=bases, stopped={}) if bases else None
 
 
 class _Known:
     """The outcome of a competition in the cache: a JSON file beside the base networks."""
 
-    def __init__(self, bench: Workbench, entrants: Sequence[_Entrant]) -> None:
+    def __init__(
+        self, pricing: PricingContext, training: TrainingContext, entrants: Sequence[_Entrant]
+    ) -> None:
         import timm
         import torch
 
-        self._bench, self._entrants = bench, entrants
-        download = bench.settings.download
+        self._training, self._entrants = training, entrants
+        settings = pricing.settings
         parts = {
             "entrants": [[one.ref.identity(), one.px] for one in entrants],
             "weights": [
-                start_identity(one.ref, bench.weights_of(one.ref), download=download)
+                start_identity(one.ref, training.weights_of(one.ref), download=settings.download)
                 for one in entrants
             ],
-            "data": bench.data.content_hash,
-            "augmentation": dataclasses.asdict(bench.data.augmentation),
-            "recipe": dataclasses.asdict(bench.base_recipe),
-            "widths": dataclasses.asdict(bench.widths),
-            "budgets": list(bench.settings.budget_texts),
-            "target": bench.profile.profile_hash,
+            "data": training.data.content_hash,
+            "augmentation": dataclasses.asdict(training.data.augmentation),
+            "recipe": dataclasses.asdict(training.base_recipe),
+            "widths": dataclasses.asdict(training.widths),
+            "budgets": list(settings.budget_texts),
+            "target": pricing.profile.profile_hash,
             "torch": str(torch.__version__),
             "timm": timm.__version__,
             "version": RECIPE_VERSION,
@@ -438,12 +486,16 @@ class _Known:
         parts = [self._parts, ref.identity(), px, f"{total:.6g}"]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
-    def read(self, seconds: float | None) -> Outcome | None:
-        """The stored outcome, if it was trained for about as long; None if there is none."""
-        path = self._path(timed=seconds is not None)
+    def read(self, total_s: float | None) -> Outcome | None:
+        """The stored outcome, if it was trained for about as long; None if there is none.
+
+        Args:
+            total_s: seconds of all slots together; None where the effort decides.
+        """
+        path = self._path(timed=total_s is not None)
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if seconds is not None and seconds > _SERVES * float(stored["total"]):
+            if total_s is not None and total_s > _SERVES * float(stored["total"]):
                 return None
             keys = {str(name): str(key) for name, key in stored["bases"].items()}
             stopped = {str(name): str(why) for name, why in stored["stopped"].items()}
@@ -452,7 +504,7 @@ class _Known:
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             _LOG.warning("'%s' is corrupt (%s); base networks are trained again", path, error)
             return None
-        found = _read(self._bench, self._entrants, keys)
+        found = _read(self._training, self._entrants, keys)
         return None if found is None else replace(found, stopped=stopped)
 
     def keep(self, outcome: Outcome, total: float, *, timed: bool) -> None:

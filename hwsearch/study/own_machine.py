@@ -18,7 +18,7 @@ from hwsearch.hardware.measure.places import LocalPlace
 from hwsearch.hardware.recalibration import Recalibration, recalibrate
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.space.knobs import dense
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.pricing_context import PricingContext
 
 #: Networks of all backbones: with more than four backbones, those that come last in ``_VARIANTS``
 #: are left out. Twenty took 6.8 s of one core. A backbone of which nothing is timed is predicted no
@@ -42,7 +42,7 @@ _VARIANTS: Final = (
 Network = tuple[Blueprint, dict[str, int], dict[str, LayerBits]]
 
 
-def recalibrated(bench: Workbench, on_phase: Callable[[str], None]) -> Recalibration:
+def recalibrated(pricing: PricingContext, on_phase: Callable[[str], None]) -> Recalibration:
     """Time networks of the search space here and learn what its profile is off by.
 
     Raises:
@@ -50,37 +50,37 @@ def recalibrated(bench: Workbench, on_phase: Callable[[str], None]) -> Recalibra
         BackboneError: a backbone cannot be made or exported.
     """
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
-        networks, files = _written(bench, Path(folder), on_phase)
+        networks, files = _written(pricing, Path(folder), on_phase)
         on_phase(f"timing {len(files)} networks here, to hold the profile to them")
         report, _ = measure_with_reference(
             files, LocalPlace(), rounds=_ROUNDS, time_limit_s=_TIME_LIMIT_S
         )
-    timed = bench.predictor.predict_timed(
+    timed = pricing.predictor.predict_timed(
         networks, {net.name: net.latency_ms for net in report.nets}
     )
-    return recalibrate(timed, machine_sigma_log=bench.profile.interval.latency_sigma_log)
+    return recalibrate(timed, machine_sigma_log=pricing.profile.interval.latency_sigma_log)
 
 
-def timed_networks(bench: Workbench) -> Iterator[tuple[str, Network]]:
+def timed_networks(pricing: PricingContext) -> Iterator[tuple[str, Network]]:
     """Names and networks that are timed: blueprint, channels by group, bits by layer."""
-    space = bench.settings.space
+    space = pricing.settings.space
     plans = [(variant, backbone.name) for variant in _VARIANTS for backbone in space.backbones]
     for number, ((share, bits, large), backbone) in enumerate(plans[:_MOST_NETWORKS]):
         knobs = dense(backbone, max(space.input_px) if large else min(space.input_px))
         ratio = space.pruning.ratios[round(share * (len(space.pruning.ratios) - 1))]
-        blueprint = bench.blueprint(knobs)
-        kept = bench.plain_channels(replace(knobs, prune=(ratio,) * 4))
+        blueprint = pricing.backbones.blueprint(knobs)
+        kept = pricing.plain_channels(replace(knobs, prune=(ratio,) * 4))
         layers = blueprint.describe(kept).weighted
         name = f"{backbone.replace(':', '.')}-{number}"
         yield name, (blueprint, kept, {layer.name: bits for layer in layers})
 
 
 def _written(
-    bench: Workbench, folder: Path, on_phase: Callable[[str], None]
+    pricing: PricingContext, folder: Path, on_phase: Callable[[str], None]
 ) -> tuple[dict[str, NetworkDesc], dict[str, Path]]:
     networks: dict[str, NetworkDesc] = {}
     files: dict[str, Path] = {}
-    for name, (blueprint, kept, bits) in timed_networks(bench):
+    for name, (blueprint, kept, bits) in timed_networks(pricing):
         px = blueprint.trace.input_px
         on_phase(f"exporting {blueprint.ref.name} at {px} px, to time it")
         networks[name], files[name] = blueprint.describe(kept, bits), folder / f"{name}.onnx"
@@ -89,7 +89,7 @@ def _written(
             kept,
             bits,
             files[name],
-            scheme=bench.profile.activation_quantization,
-            seed=bench.settings.seed,
+            scheme=pricing.profile.activation_quantization,
+            seed=pricing.settings.seed,
         )
     return networks, files

@@ -6,24 +6,22 @@ import joint_truth
 import numpy as np
 import pytest
 import replay_joint
+from bench import Bench
 from joint_truth import Choice, append_row, bench_of, bit_operations, candidate_of, choices
 from predictor_room import Options, Row, spread
 
 from hwsearch.bits import FP32, INT8
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def bench() -> Bench:
     return bench_of("digits", 0)
 
 
-def fake_row(
-    choice: Choice, candidate: Candidate, bench: Workbench
-) -> dict[str, str | int | float]:
+def fake_row(choice: Choice, candidate: Candidate, bench: Bench) -> dict[str, str | int | float]:
     """More bits and channels are better, by little."""
-    network = bench.describe(candidate)
+    network = bench.pricing.backbones.describe(candidate)
     right = int(300 + 40 * np.log10(network.macs) + 10 * np.log10(network.size_bytes))
     row: dict[str, str | int | float] = dict.fromkeys(joint_truth.COLUMNS, 1)
     return row | {
@@ -38,14 +36,14 @@ def fake_row(
     }
 
 
-def test_choices_are_all_and_each_is_another_network(bench: Workbench) -> None:
+def test_choices_are_all_and_each_is_another_network(bench: Bench) -> None:
     found = list(choices())
     assert len(found) == 2 * 3**3 * 3**3
     some = found[::37]
     assert len({candidate_of(choice, bench).id for choice in some}) == len(some)
 
 
-def test_a_choice_decides_bits_and_channels_of_its_stage(bench: Workbench) -> None:
+def test_a_choice_decides_bits_and_channels_of_its_stage(bench: Bench) -> None:
     choice = Choice(backbone="test_resnet", ratios=(0.0, 0.0, 0.5), bits=("fp32", "int8", "W4A8"))
     candidate = candidate_of(choice, bench)
     assert candidate.pruning == (0.0, 0.0, 0.0, 0.5)
@@ -58,15 +56,15 @@ def test_a_choice_decides_bits_and_channels_of_its_stage(bench: Workbench) -> No
     assert kept["layer4.0.conv1"] == 48
 
 
-def test_bit_operations_of_one_precision_are_macs_times_bits(bench: Workbench) -> None:
+def test_bit_operations_of_one_precision_are_macs_times_bits(bench: Bench) -> None:
     choice = Choice(backbone="test_resnet", ratios=(0.0,) * 3, bits=("int8",) * 3)
-    network = bench.describe(candidate_of(choice, bench))
+    network = bench.pricing.backbones.describe(candidate_of(choice, bench))
     weighted = sum(layer.macs for layer in network.weighted)
     assert bit_operations(network) == 64 * weighted
 
 
 def test_training_goes_on_where_it_stopped(
-    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
@@ -85,7 +83,7 @@ def test_training_goes_on_where_it_stopped(
 
 
 def test_a_part_may_be_drawn_and_is_the_same_again(
-    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train_one(choice: Choice, candidate: Candidate, *_: Any) -> dict[str, str | int | float]:
         return fake_row(choice, candidate, bench)
@@ -107,7 +105,7 @@ def test_a_part_may_be_drawn_and_is_the_same_again(
 
 
 @pytest.fixture(scope="module")
-def truth(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def truth(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("joint") / "truth.csv"
     for choice in choices():
         append_row(path, fake_row(choice, candidate_of(choice, bench), bench))

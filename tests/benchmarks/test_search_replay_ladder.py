@@ -5,28 +5,28 @@ import numpy as np
 import optuna
 import pytest
 import replay_ladder
+from bench import Bench
 from joint_truth import append_row, bench_of, candidate_of, choices
 from problem import Truth
 from replay_joint import problems
 from replay_ladder import End, Way, networks, rankings, search, table, told, until
 
 from hwsearch.study.asked.effort import MOST_FINALISTS
-from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def bench() -> Bench:
     return bench_of("digits", 0)
 
 
 @pytest.fixture(scope="module")
-def truths(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def truths(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Short and full training of a part of the space: accuracy goes by MACs, short ones lower."""
     folder = tmp_path_factory.mktemp("ladder")
     short, full = folder / "short.csv", folder / "search_joint-truth_made-up.csv"
     for at, choice in enumerate(list(choices())[::24]):
         candidate = candidate_of(choice, bench)
-        network = bench.describe(candidate)
+        network = bench.pricing.backbones.describe(candidate)
         right = int(300 + 40 * np.log10(network.macs) + 10 * np.log10(network.size_bytes))
         row: dict[str, str | int | float] = dict.fromkeys(joint_truth.COLUMNS, 1)
         row |= {

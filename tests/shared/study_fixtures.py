@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+from bench import Bench
 from tiny_network import OWN, PX, make_data
 
 from hwsearch.accuracy.training import Score
@@ -17,7 +18,6 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.study.asked.preflight import Checked
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.trials.records import Record
 
 BUDGETS = ("1ms", "1MB")
@@ -71,15 +71,9 @@ def make_checked(**changes: Any) -> Checked:
     return Checked(settings=make_settings(**changes), profile=make_profile())
 
 
-def make_bench(**changes: Any) -> Workbench:
-    """A workbench that tells nobody what it does."""
-    return Workbench(
-        make_settings(**changes),
-        make_profile(),
-        make_data(),
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-    )
+def make_bench(**changes: Any) -> Bench:
+    """Both contexts of a run."""
+    return Bench(make_settings(**changes), make_profile(), make_data())
 
 
 def make_cost(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from bench import Bench
 from tiny_network import OWN, PX, make_data
 from torch import nn
 
@@ -14,17 +15,18 @@ from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import inherit, validation_score
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.deploy.network_file import network_bytes
 from hwsearch.hardware.targets import load_profile
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork, write_evidence
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.stored_cost import StoredCost
-from hwsearch.study.written.output import profile_entry, write_model, write_run, write_trials
+from hwsearch.study.work.final import WEIGHTS_FILE
+from hwsearch.study.written.output import profile_entry, write_layers, write_run, write_trials
 
 BASELINES: Final = (
     ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),
@@ -48,19 +50,13 @@ def make_settings(**changes: Any) -> RunSettings:  # noqa: ANN401
     return RunSettings.model_validate(plain | changes)
 
 
-def make_bench(settings: RunSettings, data: DataSet) -> Workbench:
-    return Workbench(
-        settings,
-        load_profile(settings.target),
-        data,
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-    )
+def make_bench(settings: RunSettings, data: DataSet) -> Bench:
+    return Bench(settings, load_profile(settings.target), data)
 
 
-def candidates(bench: Workbench) -> dict[int, Candidate]:
+def candidates(bench: Bench) -> dict[int, Candidate]:
     """Trial 0 is pruned and int8, trial 3 dense with mixed bits."""
-    dense = bench.baseline(Knobs(backbone=OWN, input_px=PX), FP32)
+    dense = bench.pricing.backbones.uniform(Knobs(backbone=OWN, input_px=PX), FP32)
     layers = [name for name, _ in dense.bits]
     half = FP16 if bench.profile.runtime == "TensorRT" else FP32
     mixed: dict[str, LayerBits] = dict(zip(layers, (INT8, half, INT8, FP32), strict=True))
@@ -79,7 +75,7 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     bench = make_bench(settings, data)
     chosen = candidates(bench)
     knobs = Knobs(backbone=OWN, input_px=PX)
-    base = [(label, bench.baseline(knobs, bits)) for label, bits, _ in BASELINES]
+    base = [(label, bench.pricing.backbones.uniform(knobs, bits)) for label, bits, _ in BASELINES]
     folders = {candidate.id: f"trial_{trial:04d}" for trial, candidate in chosen.items()}
     folders |= {
         candidate.id: name for (_, candidate), (_, _, name) in zip(base, BASELINES, strict=True)
@@ -88,14 +84,13 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     for candidate in (*chosen.values(), *(candidate for _, candidate in base)):
         model = inherit(bench.plan(candidate), data, batch_size=16)
         scores[candidate.id] = validation_score(model, data, PX)
-        write_model(
-            folder / "models" / folders[candidate.id], model, bench.describe(candidate),
-            bench.predictor, bench.card(candidate),
-        )  # fmt: skip
+        place = folder / "models" / folders[candidate.id]
+        write_layers(place, bench.pricing.backbones.describe(candidate), bench.pricing.predictor)
+        (place / WEIGHTS_FILE).write_bytes(network_bytes(model, bench.training.card(candidate)))
     records = [
         Record(
             trial=trial, state="completed", knobs=knobs, candidate=candidate,
-            cost=bench.price(candidate), probability=1.0,
+            cost=bench.pricing.price(candidate), probability=1.0,
             scores=(scores[candidate.id],),
         )
         for trial, candidate in chosen.items()
@@ -110,7 +105,7 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
         networks=tuple(
             StoredNetwork(
                 trial=trial, name=name, folder=folders[candidate.id],
-                candidate=candidate.to_json(), cost=StoredCost.of(bench.price(candidate)),
+                candidate=candidate.to_json(), cost=StoredCost.of(bench.pricing.price(candidate)),
             )
             for trial, name, candidate in named
         ),
@@ -118,7 +113,8 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     write_trials(folder, records)
     now = datetime.now(UTC)
     write_run(
-        folder, settings, bench.profile, command="made up", fingerprint="0", data=data.describe(),
+        folder, settings, bench.profile, command="made up", workers=1, fingerprint="0",
+        data=data.describe(),
         started=now, finished=now, wall_s={}, records=records,
     )  # fmt: skip
     return folder

@@ -4,9 +4,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from bench import Bench
 from safetensors.torch import save_file
 from study_fixtures import make_bench, make_knobs, make_space
 from tiny_network import OWN, PX
@@ -24,7 +25,10 @@ from hwsearch.study.bases import (
     cannot_join,
     prepare_bases,
 )
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.training_context import TrainingContext
+from hwsearch.study.clock import Clock
+from hwsearch.study.executor.inline import InlineExecutor
+from hwsearch.study.work.report import Report
 
 GUESSING = 0.1
 
@@ -37,9 +41,8 @@ def contender(
         ref=BackboneRef(name=name, classes=10),
         px=32,
         levels=tuple(Level(costs=(cost,), lost=0.0) for cost in costs),
-        training=cast(BaseTraining, None),  # is not trained here
-        source="trained",
         step_effort=1.0,
+        job=0,  # is not trained here
         scores=[
             (2.0**at, Score(correct=round(100 * percent), total=10_000))
             for at, percent in enumerate(percents)
@@ -106,7 +109,7 @@ SECOND = "second_network:tiny_backbone"
 
 
 @pytest.fixture
-def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench of two equal backbones."""
     source = Path(sys.modules["tiny_network"].__file__ or "").read_text(encoding="utf-8")
     (tmp_path / "second_network.py").write_text(source, encoding="utf-8")
@@ -115,10 +118,10 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     return make_bench(space=make_space(backbones=[OWN, SECOND]))
 
 
-def prepare(bench: Workbench, seconds: float | None = None, **more: Any) -> Outcome:
-    return prepare_bases(
-        bench, seconds, on_phase=lambda _: None, on_step=lambda _done, _total: None, **more
-    )
+def prepare(bench: Bench, seconds: float | None = None, **more: Any) -> Outcome:
+    report = Report(phase=lambda _: None, step=lambda _done, _total: None)
+    executor = InlineExecutor(bench.training, report)
+    return prepare_bases(bench.pricing, bench.training, executor, Clock(), seconds, **more)
 
 
 def scored(monkeypatch: pytest.MonkeyPatch, percents: dict[str, int]) -> list[str]:
@@ -135,7 +138,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, percents: dict[str, int]) -> list[st
 
 
 def test_prepare_when_one_is_beaten_trains_the_other_to_the_end(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch
+    two: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = scored(monkeypatch, {OWN: 40, SECOND: 90})
     outcome = prepare(two)
@@ -143,26 +146,22 @@ def test_prepare_when_one_is_beaten_trains_the_other_to_the_end(
     assert list(outcome.stopped) == [OWN]
     assert told == [OWN, SECOND] * 2, "two rounds tell how it rises"
     [base] = outcome.bases.values()
-    assert base.importance is not None
-    assert not base.cached
+    assert two.training.network(base).importance is not None
 
 
 def test_prepare_when_called_again_reads_what_was_trained(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch
+    two: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = scored(monkeypatch, {OWN: 40, SECOND: 90})
     first, before = prepare(two), len(told)
     again = prepare(two)
     assert len(told) == before
     assert again.stopped == first.stopped
-    assert [base.cached for base in again.bases.values()] == [True]
-    assert [base.key for base in again.bases.values()] == [
-        base.key for base in first.bases.values()
-    ]
+    assert again.bases == first.bases
 
 
 def test_prepare_when_a_stored_outcome_is_corrupt_trains_again(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    two: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = scored(monkeypatch, {OWN: 90, SECOND: 90})
     prepare(two)
@@ -175,14 +174,13 @@ def test_prepare_when_a_stored_outcome_is_corrupt_trains_again(
 
 
 def test_prepare_when_a_run_goes_on_reads_the_networks_that_it_chose(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch
+    two: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = scored(monkeypatch, {OWN: 40, SECOND: 90})
     chosen = base_names(prepare(two, 0.4))
     before = len(told)
     again = prepare(two, 0.01, chosen=chosen)
     assert base_names(again) == chosen
-    assert [base.cached for base in again.bases.values()] == [True]
     assert again.stopped == {OWN: "it was left out before"}
     for path in (cache_folder() / "base").glob("*.safetensors"):
         path.unlink()
@@ -192,16 +190,20 @@ def test_prepare_when_a_run_goes_on_reads_the_networks_that_it_chose(
 
 
 def test_prepare_when_the_weights_file_changed_trains_again(
-    two: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = scored(monkeypatch, {OWN: 90, SECOND: 90})
     prepare(two)
     before = len(told)
     state = {
         name: t.contiguous()
-        for name, t in build(two.base_of(make_knobs())[0], PX).state_dict().items()
+        for name, t in build(two.pricing.backbones.base_of(make_knobs())[0], PX)
+        .state_dict()
+        .items()
     }
-    monkeypatch.setattr(Workbench, "weights_of", lambda _self, _ref: tmp_path / "start.safetensors")
+    monkeypatch.setattr(
+        TrainingContext, "weights_of", lambda _self, _ref: tmp_path / "start.safetensors"
+    )
     for factor in (1.0, 2.0):
         save_file(
             {n: factor * t if t.is_floating_point() else t for n, t in state.items()},
@@ -213,7 +215,7 @@ def test_prepare_when_the_weights_file_changed_trains_again(
 
 
 def test_prepare_when_the_clock_decides_serves_a_limit_that_is_no_longer(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch
+    two: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = scored(monkeypatch, {OWN: 90, SECOND: 90})
     prepare(two, 0.4)
@@ -226,11 +228,11 @@ def test_prepare_when_the_clock_decides_serves_a_limit_that_is_no_longer(
 
 
 def test_prepare_when_no_budget_admits_a_backbone_spends_nothing_on_it(
-    two: Workbench, monkeypatch: pytest.MonkeyPatch
+    two: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = bases._levels
     monkeypatch.setattr(
-        bases, "_levels", lambda bench, knobs: () if knobs.backbone == OWN else plain(bench, knobs)
+        bases, "_levels", lambda known, knobs: () if knobs.backbone == OWN else plain(known, knobs)
     )
     outcome = prepare(two)
     assert [ref.name for ref, _ in outcome.bases] == [SECOND]
@@ -239,13 +241,13 @@ def test_prepare_when_no_budget_admits_a_backbone_spends_nothing_on_it(
 
 def test_levels_are_the_forms_that_the_budget_admits() -> None:
     bench = make_bench()
-    every = bases._levels(bench, make_knobs())
+    every = bases._levels(bench.pricing, make_knobs())
     assert {level.lost for level in every} == {0.0, 0.04, 0.08}, "of nothing, a quarter, half"
     assert len(every) == len(set(every))
     dense = max(level.costs[0] for level in every)
     cheap = min(level.costs[0] for level in every)
     tight = make_bench(budget_texts=(f"{0.5 * (dense + cheap):g}ms",))
-    fewer = bases._levels(tight, make_knobs())
+    fewer = bases._levels(tight.pricing, make_knobs())
     assert 0 < len(fewer) < len(every)
-    assert bases._levels(make_bench(budget_texts=("1us",)), make_knobs()) == ()
-    assert bench.base_of(make_knobs())[1] == PX
+    assert bases._levels(make_bench(budget_texts=("1us",)).pricing, make_knobs()) == ()
+    assert bench.pricing.backbones.base_of(make_knobs())[1] == PX

@@ -2,15 +2,17 @@
 import csv
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from filelock import FileLock
-from study_fixtures import BUDGETS, make_checked, make_record
+from study_fixtures import BUDGETS, make_candidate, make_checked
 from tiny_network import OWN, PX
 
 from hwsearch.errors import (
+    BackboneError,
     NothingFitsError,
     RunError,
     RunInterrupted,
@@ -19,15 +21,14 @@ from hwsearch.errors import (
 )
 from hwsearch.report.stored import read_run, read_run_file
 from hwsearch.space.candidate import Candidate
-from hwsearch.space.knobs import Knobs
-from hwsearch.study import coordinator
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.asked.settings import SamplerName
-from hwsearch.study.coordinator import Run
+from hwsearch.study.clock import Clock
+from hwsearch.study.coordinator import Run, Shipped
 from hwsearch.study.finals.evidence import EvidenceFile, read_evidence
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-from hwsearch.study.trials.trial import Trial
+from hwsearch.study.work import trial as trial_work
 from hwsearch.study.written.storage import SAMPLERS
 from hwsearch.units import parse_budgets
 
@@ -54,12 +55,23 @@ class Listener(Silent):
 
 def make_run(folder: Path, watcher: Silent | None = None, **changes: Any) -> Run:
     folder.mkdir(exist_ok=True)
+    checked = make_checked(**changes)
     return Run(
-        checked=make_checked(**changes),
+        checked=checked,
         folder=folder,
         command="hwsearch run",
         watcher=watcher or Silent(),
+        clock=Clock(checked.settings.time_limit_s),
     )
+
+
+def ship_nothing(*_: Any) -> Shipped:
+    """No file is made or timed."""
+    return Shipped(measured_ms={}, refused=None)
+
+
+def execute(run: Run) -> None:
+    run.execute(ship_nothing)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -68,15 +80,22 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "train_s"} for row in csv.DictReader(file)]
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    plain, calls = Trial.run, itertools.count()
+def unnumbered(folder: Path) -> list[dict[str, str]]:
+    """The trials without their numbers: a proposal that was interrupted leaves a gap."""
+    numbers = ("trial", "reason", "original")
+    return [{k: v for k, v in row.items() if k not in numbers} for row in rows(folder)]
 
-    def run(self: Trial, knobs: Knobs) -> Record:
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Interrupt when the network of this trial is about to be trained."""
+    plain, calls = trial_work.inherit, itertools.count()
+
+    def inherit(*arguments: Any, **more: Any) -> Any:
         if next(calls) == number:
             raise KeyboardInterrupt
-        return plain(self, knobs)
+        return plain(*arguments, **more)
 
-    monkeypatch.setattr(Trial, "run", run)
+    monkeypatch.setattr(trial_work, "inherit", inherit)
 
 
 def check_files(folder: Path, evidence: EvidenceFile) -> None:
@@ -92,7 +111,7 @@ def check_files(folder: Path, evidence: EvidenceFile) -> None:
 
 def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
     listener = Listener()
-    make_run(tmp_path / "run", listener).execute()
+    execute(make_run(tmp_path / "run", listener))
     run, trials = read_run_file(tmp_path / "run"), rows(tmp_path / "run")
     evidence = read_evidence(tmp_path / "run")
     check_files(tmp_path / "run", evidence)
@@ -119,10 +138,10 @@ def test_execute_when_run_from_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_execute_when_the_seed_is_the_same_gives_the_same_trials(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        make_run(tmp_path / name).execute()
+        execute(make_run(tmp_path / name))
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
     assert read_evidence(tmp_path / "one") == read_evidence(tmp_path / "two")
-    make_run(tmp_path / "other", seed=1).execute()
+    execute(make_run(tmp_path / "other", seed=1))
     assert rows(tmp_path / "other") != rows(tmp_path / "one")
 
 
@@ -130,19 +149,19 @@ def test_execute_when_the_seed_is_the_same_gives_the_same_trials(tmp_path: Path)
 def test_execute_when_interrupted_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(tmp_path / "whole").execute()
+    execute(make_run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         with pytest.raises(
             RunInterrupted, match=r"after 3 trials; continue with: hwsearch run --resume"
         ):
-            make_run(tmp_path / "parts").execute()
+            execute(make_run(tmp_path / "parts"))
     before = rows(tmp_path / "parts")
     unfinished = json.loads((tmp_path / "parts" / "run.json").read_text(encoding="utf-8"))
     assert len(before) == 3
     assert unfinished["finished"] is None
     listener = Listener()
-    make_run(tmp_path / "parts", listener).execute()
+    execute(make_run(tmp_path / "parts", listener))
     whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
     assert len(listener.trials) == TRIALS - 3
     assert len(parts) == TRIALS
@@ -157,13 +176,13 @@ def test_execute_when_interrupted_and_resumed(
 def test_execute_when_resumed_equals_an_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(tmp_path / "whole").execute()
+    execute(make_run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         with pytest.raises(RunInterrupted):
-            make_run(tmp_path / "parts").execute()
-    make_run(tmp_path / "parts").execute()
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+            execute(make_run(tmp_path / "parts"))
+    execute(make_run(tmp_path / "parts"))
+    assert unnumbered(tmp_path / "parts") == unnumbered(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -172,13 +191,13 @@ def test_execute_when_resumed_late_proposes_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: SamplerName
 ) -> None:
     changes: dict[str, Any] = {"sampler": sampler, "trials": 12}
-    make_run(tmp_path / "whole", **changes).execute()
+    execute(make_run(tmp_path / "whole", **changes))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 9)
         with pytest.raises(RunInterrupted):
-            make_run(tmp_path / "parts", **changes).execute()
-    make_run(tmp_path / "parts", **changes).execute()
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+            execute(make_run(tmp_path / "parts", **changes))
+    execute(make_run(tmp_path / "parts", **changes))
+    assert unnumbered(tmp_path / "parts") == unnumbered(tmp_path / "whole")
     assert read_run_file(tmp_path / "whole").sampler == SAMPLERS[sampler]
 
 
@@ -186,19 +205,19 @@ def test_execute_when_resumed_late_proposes_the_same(
 def test_execute_when_resumed_after_its_end_trains_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(tmp_path / "run").execute()
+    execute(make_run(tmp_path / "run"))
     before = read_evidence(tmp_path / "run")
     interrupt_at(monkeypatch, 0)
-    make_run(tmp_path / "run").execute()
+    execute(make_run(tmp_path / "run"))
     assert read_evidence(tmp_path / "run") == before
 
 
 @pytest.mark.slow
 def test_execute_when_resumed_with_other_settings(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", trials=2).execute()
+    execute(make_run(tmp_path / "run", trials=2))
     with pytest.raises(RunError, match="other settings, data or profile"):
-        make_run(tmp_path / "run", seed=5).execute()
-    make_run(tmp_path / "run", trials=3).execute()
+        execute(make_run(tmp_path / "run", seed=5))
+    execute(make_run(tmp_path / "run", trials=3))
     assert len(rows(tmp_path / "run")) == 3
 
 
@@ -208,7 +227,7 @@ def test_execute_when_another_holds_the_folder(tmp_path: Path) -> None:
         FileLock(tmp_path / "run" / ".lock"),
         pytest.raises(RunLockedError, match="another process works on"),
     ):
-        work.execute()
+        execute(work)
     assert not (tmp_path / "run" / "trials.csv").exists()
 
 
@@ -217,7 +236,7 @@ def test_execute_when_the_folder_is_gone(tmp_path: Path) -> None:
     (tmp_path / "run").rmdir()
     (tmp_path / "run").write_text("a file")
     with pytest.raises(RunError, match=r"cannot be written .*give another --out"):
-        work.execute()
+        execute(work)
 
 
 def test_execute_when_nothing_can_meet_the_budget(
@@ -225,7 +244,7 @@ def test_execute_when_nothing_can_meet_the_budget(
 ) -> None:
     interrupt_at(monkeypatch, 0)  # no trial is run at all
     with pytest.raises(NothingFitsError, match=r"meets 1us on round.*the least that is reachable"):
-        make_run(tmp_path / "run", budget_texts=("1us",)).execute()
+        execute(make_run(tmp_path / "run", budget_texts=("1us",)))
     stored = read_run(tmp_path / "run")
     assert not stored.trials
     assert not stored.front.front
@@ -240,24 +259,21 @@ def test_execute_when_nothing_can_meet_the_budget(
 
 
 def test_execute_when_most_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Trial, knobs: Knobs) -> Record:
-        cost, _ = self.bench.cheapest(knobs)
-        return make_record(
-            self.number, "failed", knobs=knobs, cost=cost, scores=(), reason="it broke"
-        )
+    def fail(*_: Any, **__: Any) -> None:
+        raise BackboneError("it broke")
 
-    monkeypatch.setattr(Trial, "run", fail)
+    monkeypatch.setattr(trial_work, "inherit", fail)
     with pytest.raises(
-        TrialsFailedError, match="4 of 4 trials failed, the last one with: it broke"
+        TrialsFailedError, match=r"4 of \d trials failed, the last one with: it broke"
     ):
-        make_run(tmp_path / "run").execute()
+        execute(make_run(tmp_path / "run"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit_s", [1.0, 15.0])
 def test_execute_when_a_time_limit_ends_it_has_evidence(tmp_path: Path, limit_s: float) -> None:
     listener = Listener()
-    make_run(tmp_path / "run", listener, time_limit_s=limit_s, trials=None).execute()
+    execute(make_run(tmp_path / "run", listener, time_limit_s=limit_s, trials=None))
     assert rows(tmp_path / "run")
     names = {network.name for network in read_evidence(tmp_path / "run").networks}
     assert names >= {"dense-fp32", "uniform-int8"}
@@ -266,16 +282,90 @@ def test_execute_when_a_time_limit_ends_it_has_evidence(tmp_path: Path, limit_s:
     assert len(listener.deadlines) == 1
 
 
-def test_execute_when_the_space_is_exhausted_says_so(
+# -- searching on after files were shipped --------------------------------------------------------
+
+
+class FakeClock(Clock):
+    """A limit that leaves this much."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s, now=lambda: 0.0)
+        self.left = limit_s
+
+    @property
+    def left_s(self) -> float:
+        return self.left
+
+
+def rounds_of_search(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ship: Callable[[int], Shipped],
+    *,
+    new: bool = True,
+    rounds: int = 2,
+) -> list[str]:
+    """What a run does whose limit leaves time for so many rounds after the first."""
+    done: list[str] = []
+    run = make_run(tmp_path / "run", trials=None, time_limit_s=100.0)
+    run.clock = FakeClock(100.0)
+
+    def search(_: Run) -> None:
+        done.append("search")
+
+    def go_on(_: Run, shipped: Shipped) -> bool:
+        done.append(f"go on with {len(shipped.measured_ms)} files")
+        return new
+
+    def shipping(*_: Any) -> Shipped:
+        done.append("ship")
+        count = done.count("ship")
+        if count > rounds:
+            run.clock.left = 0.0  # type: ignore[attr-defined]
+        return ship(count)
+
+    monkeypatch.setattr(Run, "_search_and_finalize", search)
+    monkeypatch.setattr(Run, "_go_on", go_on)
+    try:
+        run.execute(shipping)
+    except NothingFitsError as error:
+        done.append(str(error))
+    return done
+
+
+TIMED = {make_candidate(): 1.5}
+
+
+def test_run_searches_on_while_time_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known(self: Trial, knobs: Knobs) -> Record:
-        return make_record(self.number, "duplicate", knobs=knobs, original=0)
+    done = rounds_of_search(
+        tmp_path, monkeypatch, lambda _: Shipped(measured_ms=TIMED, refused=None)
+    )
+    assert done == ["search", "ship", *["go on with 1 files", "ship"] * 2]
 
-    monkeypatch.setattr(coordinator, "_EXHAUSTED", 2)
-    monkeypatch.setattr(Trial, "run", known)
-    listener = Listener()
-    with pytest.raises(NothingFitsError, match="no trained candidate meets the budget"):
-        make_run(tmp_path / "run", listener).execute()
-    assert listener.trials == [0, 1]
-    assert listener.notes[1:] == ["the last 2 proposals were known networks; search ended"]
+
+def test_run_does_not_go_on_where_nothing_was_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rounds_of_search(tmp_path, monkeypatch, ship_nothing) == ["search", "ship"]
+
+
+@pytest.mark.parametrize("refused", [None, NothingFitsError("nothing fits")])
+def test_run_ends_where_nothing_new_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: NothingFitsError | None
+) -> None:
+    done = rounds_of_search(
+        tmp_path, monkeypatch, lambda _: Shipped(measured_ms=TIMED, refused=refused), new=False
+    )
+    assert done == ["search", "ship", "go on with 1 files", *(["nothing fits"] if refused else [])]
+
+
+def test_run_whose_last_files_fit_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ship(count: int) -> Shipped:
+        refused = NothingFitsError("nothing fits") if count < 3 else None
+        return Shipped(measured_ms=TIMED, refused=refused)
+
+    assert rounds_of_search(tmp_path, monkeypatch, ship)[-1] == "ship"

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from safetensors.torch import load_file
 from study_fixtures import make_bench, make_candidate, make_cost, make_knobs, make_record
 
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import INT8
-from hwsearch.nets.backbone import build
 from hwsearch.report.stored import ModelEntry, TrialRow, TrialState, read_run_file
 from hwsearch.study.asked.admission import admission
-from hwsearch.study.written.output import add_wall_s, entry, write_model, write_run, write_trials
+from hwsearch.study.written.output import add_wall_s, entry, write_layers, write_run, write_trials
 from hwsearch.units import parse_budgets
 
 
@@ -52,32 +50,29 @@ def test_write_trials_when_the_report_reads_every_state(tmp_path: Path, state: T
     assert [TrialRow.model_validate(row) for row in cells] == [whole.row(), bare.row()]
 
 
-def test_write_model_when_layers_are_added_up(tmp_path: Path) -> None:
-    bench = make_bench()
-    candidate = bench.baseline(make_knobs(), INT8)
-    network, card = bench.describe(candidate), bench.card(candidate)
-    model = build(bench.ref(make_knobs()), 16)
-    folder = tmp_path / "models" / "trial_0001"
-    path = write_model(folder, model, network, bench.predictor, card)
-    assert path == "models/trial_0001/layers.csv"
-    with (tmp_path / path).open(newline="", encoding="utf-8") as file:
+def test_write_layers_when_they_are_added_up(tmp_path: Path) -> None:
+    pricing = make_bench().pricing
+    network = pricing.backbones.describe(pricing.backbones.uniform(make_knobs(), INT8))
+    write_layers(tmp_path / "models" / "trial_0001", network, pricing.predictor)
+    path = tmp_path / "models" / "trial_0001" / "layers.csv"
+    with path.open(newline="", encoding="utf-8") as file:
         layers = list(csv.DictReader(file))
-    cost = bench.predictor.predict(network)
+    cost = pricing.predictor.predict(network)
     assert sum(int(layer["macs"]) for layer in layers) == cost.macs
     # The rest is the overhead of the network, 1 us.
     total = sum(float(layer["predicted_latency_ms"]) for layer in layers)
     assert total == pytest.approx(cost.latency_ms.value - 0.001, rel=1e-4)
-    state = load_file(tmp_path / "models" / "trial_0001" / "model.safetensors")
-    assert state.keys() == model.state_dict().keys()
 
 
 def test_wall_time_when_added_to_a_phase(tmp_path: Path) -> None:
     bench = make_bench()
     now = datetime.now(UTC)
     write_run(
-        tmp_path, bench.settings, bench.profile, command="x", fingerprint="0",
+        tmp_path, bench.settings, bench.profile, command="x", workers=2,
+        fingerprint="0",
         data=bench.data.describe(), started=now, finished=now, wall_s={"rungs": 2.0}, records=[],
     )  # fmt: skip
     add_wall_s(tmp_path, "export", 1.25)
     add_wall_s(tmp_path, "export", 0.5)
+    assert read_run_file(tmp_path).workers == 2
     assert read_run_file(tmp_path).wall_s == {"rungs": 2.0, "export": 1.75}

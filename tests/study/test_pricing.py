@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench import Bench
 from scipy.stats import spearmanr
 from study_fixtures import make_bench, make_knobs, make_space
 
 from hwsearch.space.knobs import Knobs, knob_choices
-from hwsearch.study.asked.admission import admission
 from hwsearch.study.candidates.pricing import KnobPricer
-from hwsearch.study.candidates.workbench import Workbench
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +26,18 @@ def some_knobs(count: int) -> list[Knobs]:
     ]
 
 
-def described(bench: Workbench, knobs: Knobs) -> tuple[float, ...]:
+def described(bench: Bench, knobs: Knobs) -> tuple[float, ...]:
     """Costs with the channels and bits of all stages allocated at once."""
-    network = bench.blueprint(knobs).describe(bench.plain_channels(knobs), bench.plain_bits(knobs))
-    return bench.values(bench.predictor.predict(network))
+    network = bench.pricing.backbones.blueprint(knobs).describe(
+        bench.pricing.plain_channels(knobs), bench.pricing.plain_bits(knobs)
+    )
+    return bench.pricing.values(bench.pricing.predictor.predict(network))
 
 
 def test_prices_are_those_of_the_plainly_allocated_network() -> None:
     bench = make_bench()
     knobs = some_knobs(12)
-    priced = KnobPricer(bench)([one.to_choices() for one in knobs])
+    priced = KnobPricer(bench.pricing)([one.to_choices() for one in knobs])
     expected = np.array([described(bench, one) for one in knobs])
     assert priced.costs == pytest.approx(expected)
     assert len(np.unique(priced.costs[:, 0])) > 5
@@ -45,9 +46,9 @@ def test_prices_are_those_of_the_plainly_allocated_network() -> None:
 def test_pricing_needs_no_weights_and_repeats() -> None:
     bench = make_bench()
     asked = [one.to_choices() for one in some_knobs(5)]
-    pricer = KnobPricer(bench)
-    first, again = pricer(asked), KnobPricer(make_bench())(asked[::-1])
-    assert bench._prepared == {}
+    pricer = KnobPricer(bench.pricing)
+    first, again = pricer(asked), KnobPricer(make_bench().pricing)(asked[::-1])
+    assert not bench.bases
     assert first.costs.tolist() == again.costs[::-1].tolist()
     assert pricer(asked).costs.tolist() == first.costs.tolist()
 
@@ -55,8 +56,10 @@ def test_pricing_needs_no_weights_and_repeats() -> None:
 def test_prices_are_near_those_of_the_trial() -> None:
     bench = make_bench()
     knobs = some_knobs(15)
-    priced = KnobPricer(bench)([one.to_choices() for one in knobs])
-    truth = np.array([bench.values(bench.price(bench.expand(one))) for one in knobs])
+    priced = KnobPricer(bench.pricing)([one.to_choices() for one in knobs])
+    truth = np.array(
+        [bench.pricing.values(bench.pricing.price(bench.expand(one))) for one in knobs]
+    )
     # Four layers, of which each bit counts much: 17 % in the median.
     assert np.median(np.abs(np.log(priced.costs / truth))) < 0.25
     for plain, exact in zip(priced.costs.T, truth.T, strict=True):
@@ -66,10 +69,12 @@ def test_prices_are_near_those_of_the_trial() -> None:
 def test_violations_are_those_of_admission() -> None:
     bench = make_bench(budget_texts=("0.4ms", "20kB"))
     knobs = make_knobs(saving=0.5)
-    priced = KnobPricer(bench)([knobs.to_choices()])
-    network = bench.blueprint(knobs).describe(bench.plain_channels(knobs), bench.plain_bits(knobs))
-    cost = bench.predictor.predict(network)
-    held = admission(cost, bench.settings.budgets, bench.settings.confidence)
+    priced = KnobPricer(bench.pricing)([knobs.to_choices()])
+    network = bench.pricing.backbones.blueprint(knobs).describe(
+        bench.pricing.plain_channels(knobs), bench.pricing.plain_bits(knobs)
+    )
+    cost = bench.pricing.predictor.predict(network)
+    held = bench.pricing.admit(cost)
     assert priced.violations is not None
     assert priced.violations[0].tolist() == pytest.approx(list(held.violations.values()))
 
@@ -78,7 +83,7 @@ def test_features_fall_with_channels_and_bits() -> None:
     plain, pruned, saved = (
         make_knobs(), make_knobs(prune=(0.5,) * 4), make_knobs(saving=1.0, protect_edges=False),
     )  # fmt: skip
-    priced = KnobPricer(make_bench())([one.to_choices() for one in (plain, pruned, saved)])
+    priced = KnobPricer(make_bench().pricing)([one.to_choices() for one in (plain, pruned, saved)])
     assert priced.features is not None
     macs, size, weight_bits, activation_bits = priced.features.T
     assert macs[1] < macs[0] == macs[2]
@@ -96,7 +101,7 @@ def test_keys_join_knobs_that_end_in_the_same_network() -> None:
         replace(plain, prune=(0.5,) * 4, spread=1.0),
     ]
     asked = [one.to_choices() for one in (plain, *same, *other)]
-    keys = KnobPricer(make_bench())(asked).keys
+    keys = KnobPricer(make_bench().pricing)(asked).keys
     assert keys is not None
     assert keys[0] == keys[1] == keys[2]
     assert len(set(keys)) == 5

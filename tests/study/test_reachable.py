@@ -9,8 +9,8 @@ from hwsearch.study.finals.reachable import no_evidence, reachable, reachable_te
 
 def test_reachable_when_the_budget_is_generous() -> None:
     bench = make_bench()
-    least = reachable(bench)
-    cost, _ = bench.cheapest(make_knobs())
+    least = reachable(bench.pricing)
+    cost, _ = bench.pricing.cheapest(make_knobs())
     assert least.admitted
     assert least.least["latency"] == upper_of(cost, "latency", 0.9)
     assert least.least["size"] == cost.size_bytes
@@ -18,14 +18,14 @@ def test_reachable_when_the_budget_is_generous() -> None:
 
 @pytest.mark.parametrize(("factor", "admitted"), [(1.001, True), (0.999, False)])
 def test_reachable_when_the_least_is_asked_for(factor: float, admitted: bool) -> None:
-    limit = reachable(make_bench(budget_texts=("1ms",))).least["latency"] * factor
-    assert reachable(make_bench(budget_texts=(f"{limit}ms",))).admitted is admitted
+    limit = reachable(make_bench(budget_texts=("1ms",)).pricing).least["latency"] * factor
+    assert reachable(make_bench(budget_texts=(f"{limit}ms",)).pricing).admitted is admitted
 
 
 def test_empty_front_when_nothing_fits_names_the_closest() -> None:
     bench = make_bench(budget_texts=("1us",))
-    least = reachable(bench)
-    front = build_front([], no_evidence(bench, least, []), bench.settings).file
+    least = reachable(bench.pricing)
+    front = build_front([], no_evidence(bench.pricing, bench.data, least, []), bench.settings).file
     assert not front.front
     assert not front.baselines
     assert not front.notes

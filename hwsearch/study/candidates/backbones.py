@@ -1,10 +1,14 @@
 """The backbones of a search space, traced when they are first needed; no weights, no data."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from hwsearch.bits import LayerBits
 from hwsearch.hardware.kernels import NetworkDesc
-from hwsearch.nets.backbone import BackboneRef
+from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.space.knobs import Knobs
@@ -22,6 +26,17 @@ class Backbones:
     space: SearchSpace
     classes: int
     _made: dict[tuple[BackboneRef, int], Blueprint] = field(default_factory=dict)
+    _base_px: dict[tuple[BackboneRef, int], int] = field(default_factory=dict)
+
+    def variants(self) -> Iterator[Knobs]:
+        """Every dense network of the space: backbones at each depth, width and input size."""
+        for backbone in self.space.backbones:
+            depths, widths = (
+                (None,) if choices is None else [canonical_json(one) for one in choices.choices]
+                for choices in (backbone.depth, backbone.width)
+            )
+            for depth, width, px in itertools.product(depths, widths, self.space.input_px):
+                yield Knobs(backbone=backbone.name, input_px=px, depth=depth, width=width)
 
     def ref(self, chosen: Knobs | Candidate) -> BackboneRef:
         """The backbone that knobs or a candidate name."""
@@ -37,16 +52,36 @@ class Backbones:
             arguments="{" + ",".join(sorted(arguments)) + "}",
         )
 
+    def base_of(self, chosen: Knobs | Candidate) -> tuple[BackboneRef, int]:
+        """The backbone of knobs or a candidate, and the input size at which its base is trained.
+
+        Networks that run at any size share base weights, trained at the smallest one.
+        """
+        ref, px, smallest = self.ref(chosen), chosen.input_px, min(self.space.input_px)
+        if (ref, px) not in self._base_px:
+            same = _shapes(build(ref, px, device="meta")) == _shapes(
+                build(ref, smallest, device="meta")
+            )
+            self._base_px[ref, px] = smallest if same else px
+        return ref, self._base_px[ref, px]
+
     def blueprint(self, chosen: Knobs | Candidate) -> Blueprint:
-        """Kernels and groups of the dense backbone.
+        """Kernels and groups of the dense backbone at the input size of knobs or a candidate.
 
         Raises:
             BackboneError: as ``make_blueprint`` does.
         """
-        key = (self.ref(chosen), chosen.input_px)
-        if key not in self._made:
-            self._made[key] = make_blueprint(*key)
-        return self._made[key]
+        return self.blueprint_at(self.ref(chosen), chosen.input_px)
+
+    def blueprint_at(self, ref: BackboneRef, px: int) -> Blueprint:
+        """Kernels and groups of a dense backbone at an input size.
+
+        Raises:
+            BackboneError: as ``make_blueprint`` does.
+        """
+        if (ref, px) not in self._made:
+            self._made[ref, px] = make_blueprint(ref, px)
+        return self._made[ref, px]
 
     def describe(self, candidate: Candidate) -> NetworkDesc:
         """The fused kernels of a candidate.
@@ -68,3 +103,7 @@ class Backbones:
             channels={group.name: group.channels for group in blueprint.graph.groups},
             bits={kernel.name: bits for kernel in blueprint.trace.kernels if kernel.weighted},
         )
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

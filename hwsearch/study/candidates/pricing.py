@@ -18,8 +18,7 @@ from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.sampler.priced import Parameters, Priced
 from hwsearch.space.candidate import STAGES
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.asked.admission import admission
-from hwsearch.study.candidates.workbench import FIXED_MACS, Workbench
+from hwsearch.study.candidates.pricing_context import FIXED_MACS, PricingContext
 
 
 class KnobPricer:
@@ -30,11 +29,11 @@ class KnobPricer:
     NAS-Bench-201 saves as much time as the effort itself and leaves large networks more trials.
 
     Args:
-        bench: of the run.
+        pricing: of the run.
     """
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, pricing: PricingContext) -> None:
+        self._pricing = pricing
         self._channels: dict[Knobs, dict[str, int]] = {}
         self._bits: dict[Knobs, dict[str, LayerBits]] = {}
 
@@ -43,14 +42,13 @@ class KnobPricer:
         knobs = [Knobs.from_choices(choices) for choices in candidates]
         kept = [self._kept(one) for one in knobs]
         networks = [
-            self._bench.blueprint(one).describe(channels, self._bits_of(one))
+            self._pricing.backbones.blueprint(one).describe(channels, self._bits_of(one))
             for one, channels in zip(knobs, kept, strict=True)
         ]
-        settings = self._bench.settings
-        costs = self._bench.predictor.predict_all(networks)
-        held = [admission(cost, settings.budgets, settings.confidence) for cost in costs]
+        costs = self._pricing.predictor.predict_all(networks)
+        held = [self._pricing.admit(cost) for cost in costs]
         return Priced(
-            costs=np.array([self._bench.values(cost) for cost in costs]),
+            costs=np.array([self._pricing.values(cost) for cost in costs]),
             violations=np.array([list(one.violations.values()) for one in held]),
             features=np.array([network_features(network) for network in networks]),
             effort=np.sqrt([network.macs + FIXED_MACS for network in networks]),
@@ -63,7 +61,7 @@ class KnobPricer:
             stage: self._uniform(knobs, ratio)
             for stage, ratio in zip(STAGES, knobs.prune, strict=True)
         }
-        groups = self._bench.blueprint(knobs).graph.groups
+        groups = self._pricing.backbones.blueprint(knobs).graph.groups
         return {group.name: by_stage[group.stage][group.name] for group in groups}
 
     def _uniform(self, knobs: Knobs, ratio: float) -> dict[str, int]:
@@ -71,13 +69,13 @@ class KnobPricer:
             knobs, prune=(ratio,) * len(STAGES), saving=0.0, protect_edges=True, spread=0.0
         )
         if plain not in self._channels:
-            self._channels[plain] = self._bench.plain_channels(plain)
+            self._channels[plain] = self._pricing.plain_channels(plain)
         return self._channels[plain]
 
     def _bits_of(self, knobs: Knobs) -> dict[str, LayerBits]:
         plain = replace(knobs, prune=(0.0,) * len(STAGES), spread=0.0)
         if plain not in self._bits:
-            self._bits[plain] = self._bench.plain_bits(plain)
+            self._bits[plain] = self._pricing.plain_bits(plain)
         return self._bits[plain]
 
 

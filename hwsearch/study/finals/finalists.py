@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.effort import MOST_FINALISTS
-from hwsearch.study.candidates.workbench import BASELINES, Workbench
+from hwsearch.study.candidates.pricing_context import BASELINES, PricingContext
 from hwsearch.study.finals.dominance import non_dominated
 from hwsearch.study.trials.records import Record
 
 
-def finalists(records: Sequence[Record], bench: Workbench) -> list[Record]:
+def finalists(records: Sequence[Record], pricing: PricingContext) -> list[Record]:
     """The completed trials that may be on the front: its layers from the outside in.
 
     As many as the effort of the run says, or 8 under a time limit; evenly spaced by cost when a
     layer has more.
     """
-    settings = bench.settings
+    settings = pricing.settings
     most = MOST_FINALISTS if settings.time_limit_s is not None else settings.lengths.finalists
     completed = [record for record in records if record.state == "completed"]
     completed.sort(key=lambda record: record.trial)
     return [
-        completed[at] for at in outer_layers([_point(record, bench) for record in completed], most)
+        completed[at]
+        for at in outer_layers([_point(record, pricing) for record in completed], most)
     ]
 
 
@@ -43,15 +44,15 @@ def outer_layers(points: Sequence[tuple[float, ...]], most: int) -> list[int]:
     return sorted(chosen)
 
 
-def by_gain(records: Sequence[Record], bench: Workbench) -> list[Record]:
+def by_gain(records: Sequence[Record], pricing: PricingContext) -> list[Record]:
     """Completed trials, each the one that adds the most to the front of those before it.
 
     The most accurate comes first. What one adds is area above guessing, over the logarithm of the
     first cost that the search brings down; ties go to the more accurate, then the earlier trial.
     """
     ordered = sorted(records, key=lambda record: record.trial)
-    points = [_point(record, bench) for record in ordered]
-    return [ordered[at] for at in gain_order(points, 1 / len(bench.data.class_names))]
+    points = [_point(record, pricing) for record in ordered]
+    return [ordered[at] for at in gain_order(points, 1 / pricing.backbones.classes)]
 
 
 def gain_order(points: Sequence[tuple[float, ...]], guessing: float) -> list[int]:
@@ -73,7 +74,9 @@ def gain_order(points: Sequence[tuple[float, ...]], guessing: float) -> list[int
     return ordered
 
 
-def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tuple[str, Candidate]]:
+def baseline_candidates(
+    chosen: Sequence[Record], pricing: PricingContext
+) -> list[tuple[str, Candidate]]:
     """Dense fp32 and uniform int8 of each backbone among the finalists.
 
     At the input size that the finalists of that backbone use most (the smaller on a tie).
@@ -83,7 +86,9 @@ def baseline_candidates(chosen: Sequence[Record], bench: Workbench) -> list[tupl
         sizes = [record.knobs.input_px for record in chosen if record.knobs.backbone == name]
         px = min(set(sizes), key=lambda size: (-sizes.count(size), size))
         for label, bits in BASELINES:
-            found.append((label, bench.baseline(Knobs(backbone=name, input_px=px), bits)))
+            found.append(
+                (label, pricing.backbones.uniform(Knobs(backbone=name, input_px=px), bits))
+            )
     return found
 
 
@@ -97,10 +102,10 @@ def _area(points: Sequence[tuple[float, float]], highest: float) -> float:
     return area + best * (highest - last)
 
 
-def _point(record: Record, bench: Workbench) -> tuple[float, ...]:
+def _point(record: Record, pricing: PricingContext) -> tuple[float, ...]:
     assert record.cost is not None
     assert record.accuracy is not None
-    return (1.0 - record.accuracy, *bench.values(record.cost))
+    return (1.0 - record.accuracy, *pricing.values(record.cost))
 
 
 def _spaced(ordered: list[int], room: int) -> list[int]:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.hardware.cost import Cost
 from hwsearch.report.stored import ClosestEntry, ReachableEntry
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.study.asked.admission import Admission, admission, upper_of
+from hwsearch.study.asked.admission import Admission, upper_of
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.candidates.workbench import Workbench
+from hwsearch.study.candidates.pricing_context import PricingContext
 from hwsearch.study.finals.evidence import EvidenceFile
 from hwsearch.study.trials.records import Record
 from hwsearch.study.written.output import entry, profile_entry
@@ -31,15 +32,15 @@ class Reachable:
     closest: tuple[Knobs, Cost, Admission]
 
 
-def reachable(bench: Workbench) -> Reachable:
+def reachable(pricing: PricingContext) -> Reachable:
     """Price the smallest network of every backbone at every input size."""
-    settings = bench.settings
+    settings = pricing.settings
     points = []
     for backbone in settings.space.backbones:
         for px in settings.space.input_px:
             knobs = Knobs(backbone=backbone.name, input_px=px)
-            cost, _ = bench.cheapest(knobs)
-            points.append((knobs, cost, admission(cost, settings.budgets, settings.confidence)))
+            cost, _ = pricing.cheapest(knobs)
+            points.append((knobs, cost, pricing.admit(cost)))
     return Reachable(
         admitted=any(admitted.admitted for _, _, admitted in points),
         least={
@@ -62,11 +63,13 @@ def reachable_text(least: Reachable, settings: RunSettings) -> str:
     )
 
 
-def no_evidence(bench: Workbench, least: Reachable, records: Sequence[Record]) -> EvidenceFile:
+def no_evidence(
+    pricing: PricingContext, data: DataSet, least: Reachable, records: Sequence[Record]
+) -> EvidenceFile:
     """What is stored of a run in which nothing met the budget, with the closest point."""
     knobs, cost, admitted = least.closest
-    _, network = bench.cheapest(knobs)
-    ratio = max(bench.settings.space.pruning.ratios)
+    _, network = pricing.cheapest(knobs)
+    ratio = max(pricing.settings.space.pruning.ratios)
     candidate = Candidate.build(
         backbone=knobs.backbone,
         input_px=knobs.input_px,
@@ -76,10 +79,10 @@ def no_evidence(bench: Workbench, least: Reachable, records: Sequence[Record]) -
     )
     return EvidenceFile(
         schema_version=1,
-        target=bench.profile.name,
-        alias=bench.settings.alias,
-        profile=profile_entry(bench.profile),
-        data=bench.data.describe(),
+        target=pricing.profile.name,
+        alias=pricing.settings.alias,
+        profile=profile_entry(pricing.profile),
+        data=data.describe(),
         notes=(f"{len(records)} candidates were priced",) if records else (),
         networks=(),
         closest=ClosestEntry(**entry(candidate, cost, admitted, None, trial=None, layers=None)),

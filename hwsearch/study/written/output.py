@@ -11,10 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
-
 from hwsearch.accuracy.training import Score
-from hwsearch.deploy.network_file import NetworkCard, network_bytes
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
@@ -43,8 +40,7 @@ from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.trials.records import Record
 from hwsearch.study.written.storage import SAMPLERS
 
-#: Files in the folder of a network.
-WEIGHTS_FILE: Final = "model.safetensors"
+#: In the folder of a network.
 LAYERS_FILE: Final = "layers.csv"
 #: Holds a folder for each network that was trained to the end.
 MODELS_FOLDER: Final = "models"
@@ -141,6 +137,7 @@ def write_run(
     profile: HardwareProfile,
     *,
     command: str,
+    workers: int,
     fingerprint: str,
     data: Mapping[str, Any],
     started: datetime,
@@ -156,6 +153,7 @@ def write_run(
         fingerprint=fingerprint,
         versions={name: version(name) for name in _VERSIONS},
         seed=settings.seed,
+        workers=workers,
         host=_host(),
         data=DataEntry.model_validate(dict(data)),
         profile=RunProfileEntry(
@@ -182,27 +180,15 @@ def add_wall_s(folder: Path, phase: str, seconds: float) -> None:
     replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
 
 
-def write_model(
-    folder: Path,
-    model: nn.Module,
-    network: NetworkDesc,
-    predictor: CostPredictor,
-    card: NetworkCard,
-) -> str:
-    """Write the weights and ``layers.csv`` of a network.
+def write_layers(folder: Path, network: NetworkDesc, predictor: CostPredictor) -> None:
+    """Write ``layers.csv`` of a network.
 
     Args:
         folder: of this network; made if it is not there.
-        model: its weights are written.
         network: its kernels, with bits.
         predictor: prices each kernel.
-        card: what the network is, written beside the weights.
-
-    Returns:
-        The path of ``layers.csv`` within the run folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS_FILE, network_bytes(model, card))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -217,7 +203,6 @@ def write_model(
              "" if cost.energy_mj is None else f"{cost.energy_mj:.6g}", cost.bound]
         )  # fmt: skip
     replace_file(folder / LAYERS_FILE, text.getvalue().encode())
-    return f"{folder.parent.name}/{folder.name}/{LAYERS_FILE}"
 
 
 def _counts(records: Sequence[Record]) -> CountsEntry:

@@ -1,5 +1,6 @@
 """The Optuna study of a run: proposals, records and their order. The only truth about trials."""
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ _POOL, _BESIDE = 600, 40
 ProposedTrial = optuna.Trial
 
 _RECORD, _FINAL, _FINGERPRINT, _QUEUE = "record", "final:", "fingerprint", "queue"
+_POSITION: Final = "position"
 _RECALIBRATION: Final = "recalibration"
 _BASES: Final = "bases"
 _NAME: Final = "hwsearch"
@@ -72,6 +74,7 @@ class StudyStore:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._choices = knob_choices(space)
         self._seed = seed
+        self._asked: set[int] = set()
         self._known_cost = None if pricer is None else self._make_known_cost(pricer)
         self._study = _open(folder / STUDY_FILE, len(quantities))
         stored = self._study.user_attrs.get(_FINGERPRINT)
@@ -109,8 +112,8 @@ class StudyStore:
     def enqueue(self, knobs: Sequence[Knobs]) -> None:
         """Have these tried early, if nothing was tried yet.
 
-        Every second trial is one of them, so that however soon a run ends, half of its trials are
-        the sampler's own.
+        Every second proposal is one of them, so that however soon a run ends, half of its trials
+        are the sampler's own.
         """
         if self._study.get_trials(deepcopy=False):
             return
@@ -119,20 +122,23 @@ class StudyStore:
         self._study.set_user_attr(_QUEUE, queue)
 
     def ask(self) -> tuple[optuna.Trial, Knobs]:
-        """The next proposal.
+        """The next proposal; several may be asked for before one is told.
 
-        The sampler is seeded by the run's seed and the number of trials, so that a run that was
-        interrupted goes on as it would have.
+        What is proposed follows from its position among all proposals: that seeds the sampler and
+        says which of the queue it is. A proposal that a kill ended leaves its position to the next
+        one, so that an interrupted run goes on as it would have.
         """
-        number = sum(_RECORD in t.user_attrs for t in self._study.get_trials(deepcopy=False))
+        position = self._free_position()
         queue = self._study.user_attrs.get(_QUEUE, [])
         # One at a time: Optuna's own queue would put the trial that a kill ended behind the others.
-        at, queued = divmod(number, 2)
+        at, queued = divmod(position, 2)
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if queued and at < len(queue) and not waiting:
             self._study.enqueue_trial(queue[at])
-        self._study.sampler = self._sampler(derived_seed(self._seed, "sampler", number))
+        self._study.sampler = self._sampler(derived_seed(self._seed, "sampler", position))
         trial = self._study.ask()
+        trial.set_user_attr(_POSITION, position)
+        self._asked.add(trial.number)
         choices: dict[str, Choice] = {}
         for name, options in self._choices.items():
             value = trial.suggest_categorical(name, options)
@@ -178,6 +184,18 @@ class StudyStore:
     def set_final(self, candidate_id: str, text: str) -> None:
         """Store a result of finalization."""
         self._study.set_user_attr(f"{_FINAL}{candidate_id}", text)
+
+    def _free_position(self) -> int:
+        """The first position that no trial has which was told, or was asked for by this store."""
+        told = itertools.count()
+        taken = set()
+        for trial in self._study.get_trials(deepcopy=False):
+            # Runs of older versions were told in the order of asking, and stored no position.
+            if _RECORD in trial.user_attrs:
+                taken.add(trial.user_attrs.get(_POSITION, next(told)))
+            elif trial.number in self._asked:
+                taken.add(trial.user_attrs[_POSITION])
+        return next(position for position in itertools.count() if position not in taken)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if self._known_cost is None:

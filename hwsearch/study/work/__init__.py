@@ -1,0 +1,1 @@
+"""Jobs: pieces of work that may be done in another process."""
