@@ -8,16 +8,13 @@ are granted for the next one and so on, but half to its rivals.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,16 +28,13 @@ from hwsearch.accuracy.base_weights import (
     read_base,
     start_identity,
 )
-from hwsearch.accuracy.cached_network import cache_error
 from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
-from hwsearch.files import cache_folder, write_atomically
+from hwsearch.cache import CacheEntry, content_key
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.space.candidate import STAGES, canonical_json
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.admission import admission
 from hwsearch.study.candidates.workbench import Workbench
-
-_LOG = logging.getLogger(__name__)
 
 #: Of the time that a backbone would get if all stayed, what it gets in the first round.
 _FIRST_SHARE: Final = 0.1
@@ -407,7 +401,7 @@ def _read(
 
 
 class _Known:
-    """The outcome of a competition in the cache: a JSON file beside the base networks."""
+    """The outcome of a competition in the cache."""
 
     def __init__(self, bench: Workbench, entrants: Sequence[_Entrant]) -> None:
         import timm
@@ -436,40 +430,32 @@ class _Known:
     def base_key(self, ref: BackboneRef, px: int, total: float) -> str:
         """The key under which a base network of this competition is kept."""
         parts = [self._parts, ref.identity(), px, f"{total:.6g}"]
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        return content_key(parts)
 
     def read(self, seconds: float | None) -> Outcome | None:
         """The stored outcome, if it was trained for about as long; None if there is none."""
-        path = self._path(timed=seconds is not None)
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if seconds is not None and seconds > _SERVES * float(stored["total"]):
-                return None
-            keys = {str(name): str(key) for name, key in stored["bases"].items()}
-            stopped = {str(name): str(why) for name, why in stored["stopped"].items()}
-        except FileNotFoundError:
+        stored = self._entry(timed=seconds is not None).read()
+        if stored is None or (seconds is not None and seconds > _SERVES * stored["total"]):
             return None
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            _LOG.warning("'%s' is corrupt (%s); base networks are trained again", path, error)
-            return None
-        found = _read(self._bench, self._entrants, keys)
-        return None if found is None else replace(found, stopped=stopped)
+        found = _read(self._bench, self._entrants, stored["bases"])
+        return None if found is None else replace(found, stopped=stored["stopped"])
 
     def keep(self, outcome: Outcome, total: float, *, timed: bool) -> None:
         """Store an outcome whose base networks are kept."""
-        path = self._path(timed=timed)
         content = {
             "total": total,
             "bases": base_names(outcome),
             "stopped": dict(outcome.stopped),
         }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, canonical_json(content).encode())
-        except OSError as error:
-            raise cache_error(path.parent, error) from error
+        entry = self._entry(timed=timed)
+        with entry.locked():
+            entry.write(canonical_json(content).encode())
 
-    def _path(self, *, timed: bool) -> Path:
-        kind = "seconds" if timed else "steps"
-        digest = hashlib.sha256(f"{kind}:{self._parts}".encode()).hexdigest()
-        return cache_folder() / "base" / f"competition-{digest}.json"
+    def _entry(self, *, timed: bool) -> CacheEntry[dict[str, Any]]:
+        return CacheEntry(
+            kind="competition",
+            key=content_key(["seconds" if timed else "steps", self._parts]),
+            decode=json.loads,
+            named="networks",
+            remade="base networks are trained again",
+        )

@@ -2,13 +2,10 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import logging
-import os
 import shutil
-import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,6 @@ from hwsearch.accuracy.data.dataset import (
 from hwsearch.accuracy.elastic import Widths
 from hwsearch.accuracy.training import Recipe, evaluate
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.files import write_atomically
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint
 
@@ -157,10 +153,6 @@ def get(**changes: Any) -> BaseNetwork:  # noqa: ANN401 - arguments of base_netw
     )
 
 
-def file_of(base: BaseNetwork, folder: Path) -> Path:
-    return folder / "cache" / "base" / f"{base.key}.safetensors"
-
-
 def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
     first, second = one.state_dict(), other.state_dict()
     assert list(first) == list(second)
@@ -257,95 +249,30 @@ def test_importance_of_an_elastic_base_is_read_as_it_was_stored() -> None:
     assert get().importance is None
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "another network"])
-def test_corrupt_file_is_remade_with_a_note(
-    damage: str, own_factory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = get()
-    path = file_of(first, own_factory)
-    content = path.read_bytes()
-    if damage == "another network":
-        header = {"hwsearch": json.dumps({"correct": 1, "total": 2, "source": "x", "train_s": 1})}
-        safetensors.torch.save_file({"a": torch.zeros(1)}, path, header)
-    else:
-        path.write_bytes(
-            {"truncated": content[:-5], "empty": b"", "garbage": b"\x07" * 300}[damage]
-        )
-    with caplog.at_level(logging.WARNING):
-        again = get()
-    assert not again.cached
-    assert "is corrupt" in caplog.text
-    assert "trained again" in caplog.text
-    assert_same_weights(first.model, again.model)
-    assert get().cached
-
-
-def test_leftovers_of_a_killed_writer_are_removed(own_factory: Path) -> None:
-    base = get()
-    path = file_of(base, own_factory)
-    path.unlink()
-    leftover = path.with_name(f"{path.name}.x1.tmp")
-    leftover.write_bytes(b"half")
-    other = path.with_name("other.safetensors.x1.tmp")
-    other.write_bytes(b"of another writer, perhaps alive")
-    assert not get().cached
-    assert not leftover.exists()
-    assert other.exists()
-
-
 def test_two_threads_that_want_the_same_base_train_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter(delay_s=0.2)
     monkeypatch.setattr(base_weights, "BaseTraining", counter)
-    found: list[BaseNetwork] = []
-    threads = [threading.Thread(target=lambda: found.append(get())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = [future.result() for future in [pool.submit(get), pool.submit(get)]]
     assert len(counter.recipes) == 1
     assert sorted(base.cached for base in found) == [False, True]
     assert_same_weights(found[0].model, found[1].model)
 
 
-PROCESS = """
-import sys, time
-from pathlib import Path
-import test_base_weights as tests
-from hwsearch.accuracy import base_weights
-
-mark, seconds = Path(sys.argv[1]), float(sys.argv[2])
-begin = base_weights.BaseTraining
-
-def slow(*arguments, **more):
-    mark.touch()
-    time.sleep(seconds)
-    return begin(*arguments, **more)
-
-base_weights.BaseTraining = slow
-print(tests.get().cached)
-"""
-
-
-def start_process(folder: Path, mark: str, seconds: float) -> subprocess.Popen[str]:
-    paths = [Path(__file__).parent, Path(base_weights.__file__).parents[2], folder]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, "-c", PROCESS, str(folder / mark), str(seconds)]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-def test_two_processes_train_once_and_a_killed_one_frees_the_lock(own_factory: Path) -> None:
-    killed = start_process(own_factory, "killed", 600)
-    while not (own_factory / "killed").exists():
-        assert killed.poll() is None
-        time.sleep(0.05)
-    others = [start_process(own_factory, f"other{n}", 0.5) for n in range(2)]
-    time.sleep(0.5)
-    killed.kill()
-    killed.communicate()
-    outputs = sorted(process.communicate(timeout=120)[0].strip() for process in others)
-    assert outputs == ["False", "True"]
-    assert [(own_factory / f"other{n}").exists() for n in range(2)].count(True) == 1
+def test_base_when_a_users_function_makes_another_network_is_trained_again(
+    own_factory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = "import os\n" + FACTORY.replace("width=4", "width=int(os.environ['WIDTH'])")
+    (own_factory / "base_weights_factory.py").write_text(source)
+    bases = []
+    for width in ("4", "6"):
+        monkeypatch.setenv("WIDTH", width)
+        sys.modules.pop("base_weights_factory", None)
+        bases.append(get())
+    assert [base.cached for base in bases] == [False, False]
+    assert bases[0].key == bases[1].key, "what the source reads is not known"
+    assert "the base network is trained again" in caplog.text
+    assert get().cached
 
 
 def test_cache_that_cannot_be_made_is_one_line(
@@ -357,31 +284,6 @@ def test_cache_that_cannot_be_made_is_one_line(
         HostError, match=r"cannot be kept in '.*' \(.*\); free some .*HWSEARCH_CACHE"
     ):
         get()
-
-
-def test_full_disk_is_one_line_and_leaves_nothing(
-    own_factory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(HostError, match="No space left on device") as caught:
-        get()
-    assert "\n" not in str(caught.value)
-    assert [path.suffix for path in (own_factory / "cache" / "base").iterdir()] in ([".lock"], [])
-
-
-def test_write_atomically_replaces_all_or_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_own_file_is_tuned_from_its_weights_and_not_trained(
