@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hwsearch.report.stored import FrontFile, TrialRow
-from hwsearch.report.tables import Entry, entry_name, one_line
+from hwsearch.report.view import Entry, entry_name, one_line
 from hwsearch.units import Quantity, format_quantity
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile, bits_name
 from hwsearch.report.stored import SCHEMA_VERSION, Amount, CostEntry, Count
-from hwsearch.report.tables import NOTHING, digits, one_line
+from hwsearch.report.view import NOTHING, digits, one_line
 from hwsearch.units import format_quantity
 
 #: Frames per second of the cameras that are counted.
