@@ -5,6 +5,10 @@ resized with an antialiased triangle filter ("bilinear"), which equals resizing 
 cropping the centre, but stays cheap for a strip of 1 x 10000 pixels. What has transparent parts is
 laid on white, the colour of the page that cut-out pictures are mostly shown on. 16-bit grey is
 scaled to 8 bits; floating-point pictures, whose range nobody states, are refused.
+
+Pillow, since torchvision's ``decode_image`` (0.29) reads no BMP, TIFF, PPM and animated WebP, drops
+transparency, leaves 16 bits as they are and a WebP as the camera held it; and a JPEG of 2000 x 1500
+takes it 22 ms to 32 px, where reducing while decoding takes 6 ms.
 """
 
 import os

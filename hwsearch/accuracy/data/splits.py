@@ -56,6 +56,9 @@ def require_counts(counts: Mapping[Part, Mapping[str, int]], *, where: str) -> N
 def stratified(labels: "Indices", shares: tuple[float, ...], *, seed: int) -> tuple["Indices", ...]:
     """Divide indices so that every class is held out in the same shares.
 
+    Of scikit-learn's ``train_test_split`` a class of three pictures may get none held out, and one
+    that leaves fewer held-out pictures than there are classes is an error.
+
     Args:
         labels: (N,) class of each picture.
         shares: of the parts that are held out; what remains is the last part returned. A class
