@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,9 @@ def test_key_is_stable_and_tells_conditions_apart(pictures: Path) -> None:
         files_key(pictures, names, px=32, decoder=2),
         files_key(pictures, names[:1], px=32, decoder=1),
         files_key(pictures, names[::-1], px=32, decoder=1),
+        files_key(shutil.copytree(pictures, pictures.parent / "copy"), names, px=32, decoder=1),
     }
-    assert len(others | {key}) == 5
+    assert len(others | {key}) == 6
 
 
 def test_key_changes_when_a_file_changes(pictures: Path) -> None:

@@ -85,11 +85,6 @@ def test_inherit_when_quantized_is_calibrated_and_coarser_bits_differ_more(
     assert 0 < errors[0] < errors[1]
 
 
-def test_inherit_when_done_twice_gives_the_same_bits(plan: Plan, data: DataSet) -> None:
-    models = [inherit(with_bits(plan, INT8), data, batch_size=16) for _ in range(2)]
-    assert same_weights(*models)
-
-
 def test_advance_when_done_trains_and_settles(plan: Plan, data: DataSet) -> None:
     models = [inherit(with_bits(plan, INT8), data, batch_size=16) for _ in range(3)]
     steps: list[tuple[int, int]] = []
@@ -112,8 +107,4 @@ def test_scores_when_asked_use_their_own_split(plan: Plan, data: DataSet) -> Non
     model = inherit(plan, data, batch_size=16)
     assert validation_score(model, data, PX) == evaluate(model, data.validation, data)
     assert held_out_score(model, data, PX) == evaluate(model, data.test, data)
-    assert (validation_score(model, data, PX).total, held_out_score(model, data, PX).total) == (
-        30,
-        12,
-    )
-    assert plan.px == PX
+    assert held_out_score(model, data, PX).total == 12

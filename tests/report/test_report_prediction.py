@@ -2,12 +2,12 @@
 
 import json
 import math
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 import jsonschema
 import pytest
-from pydantic import ValidationError
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.errors import TargetError, UserError
@@ -135,23 +135,16 @@ def test_json_when_of_one_target_is_an_object(priced: Priced, orin: HardwareProf
     assert [k["name"] for k in content["kernels"]] == [k.name for k in network().kernels]
 
 
-def test_json_when_of_several_targets_is_a_list(
+def test_json_when_of_several_targets_is_a_list_with_all_keys(
     orin: HardwareProfile, nano: HardwareProfile
 ) -> None:
     several = [price(profile, network()).prediction for profile in (orin, nano)]
     content = json.loads(predictions_json(several))
     assert accepts(content)
     assert [entry["target"] for entry in content] == ["jetson-orin-nano", "jetson-nano"]
-
-
-def test_schema_when_a_key_is_wrong_refuses_it(priced: Priced) -> None:
-    content = json.loads(predictions_json([priced.prediction]))
-    for key in KEYS:
-        assert not accepts({k: v for k, v in content.items() if k != key}), key
+    assert not any(accepts({k: v for k, v in content[0].items() if k != key}) for key in KEYS)
     for change in ({"mood": "good"}, {"schema_version": 2}, {"bits": "int8"}, {"macs": -1}):
-        assert not accepts(content | change)
-        with pytest.raises(ValidationError):
-            ModelPrediction.model_validate(content | change)
+        assert not accepts(content[0] | change)
 
 
 def test_rate_when_counted_is_that_of_the_latency(priced: Priced) -> None:
@@ -212,26 +205,14 @@ def test_bits_when_the_target_cannot_run_them_say_which_it_can(orin: HardwarePro
 # -- for people ------------------------------------------------------------------------------------
 
 
-def test_headline_when_printed_says_it_all(priced: Priced, orin: HardwareProfile) -> None:
-    first, latency, rate, energy, size, *_ = headline(priced)
-    assert first.startswith("net at 112 px in fp32 on jetson-orin-nano (TensorRT ")
+def test_headline_when_printed_has_the_numbers(priced: Priced, orin: HardwareProfile) -> None:
+    text = " ".join(headline(priced))
     value = priced.prediction.latency_ms
-    assert f"{value.value:.3g} ms, {value.low:.3g} to {value.high:.3g} " in latency
-    assert f"at 90 % confidence; predicted, evidence: {orin.evidence}" in latency
-    assert f"cameras of 30 fps, {math.floor(1e3 / value.high / 30)} to " in rate
+    assert f"{value.value:.3g} ms, {value.low:.3g} to {value.high:.3g} at 90 %" in text
+    assert f"cameras of 30 fps, {math.floor(1e3 / value.high / 30)} to " in text
+    assert f"{macs_text(network().macs)}MACs" in text
     assert orin.energy is not None
-    assert energy.endswith(f"boundary: {orin.energy.boundary}")
-    assert f"{macs_text(network().macs)}MACs" in size
-    assert size.endswith("15 fused kernels")
-
-
-def test_interval_when_wide_is_shown_as_it_is(orin: HardwareProfile) -> None:
-    found = price(orin, network(), confidence=0.9999)
-    low, high = found.prediction.latency_ms.low, found.prediction.latency_ms.high
-    assert high / low > 20
-    line = headline(found)[1]
-    assert f"{low:.3g}"[:4] in line
-    assert "99.99 % confidence" in line
+    assert orin.energy.boundary in text
 
 
 def test_note_when_bits_do_not_pay_says_so(nano: HardwareProfile, orin: HardwareProfile) -> None:
@@ -267,27 +248,18 @@ def test_kernel_rows_when_many_name_ten_and_add_up(priced: Priced) -> None:
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
 
 
-def test_kernel_rows_when_few_have_no_others(orin: HardwareProfile) -> None:
-    rows = kernel_rows(price(orin, network(layers=3)).prediction)
-    assert [row[0] for row in rows][-1] == "overhead"
-    assert len(rows) == 5
-
-
-@pytest.mark.parametrize("rows_of", [bound_rows, kind_rows])
-def test_summary_rows_when_added_are_the_whole(rows_of: Any, priced: Priced) -> None:  # noqa: ANN401
+@pytest.mark.parametrize(
+    ("rows_of", "names"),
+    [(bound_rows, ["compute", "memory", "floor"]), (kind_rows, ["conv", "pooling"])],
+)
+def test_summary_rows_when_added_are_the_whole(
+    rows_of: Callable[[ModelPrediction], list[tuple[str, ...]]], names: list[str], priced: Priced
+) -> None:
     rows = rows_of(priced.prediction)
+    assert [row[0] for row in rows] == [*names, "overhead"]
     assert [len(row) for row in rows] == [len(SUMMARY_COLUMNS)] * len(rows)
-    assert rows[-1][0] == "overhead"
     assert sum(int(row[1]) for row in rows[:-1]) == 15
     assert sum(percent(row[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
-
-
-def test_bound_rows_when_printed_are_all_three(priced: Priced) -> None:
-    assert [row[0] for row in bound_rows(priced.prediction)[:3]] == ["compute", "memory", "floor"]
-
-
-def test_kind_rows_when_printed_begin_with_the_costliest(priced: Priced) -> None:
-    assert [row[0] for row in kind_rows(priced.prediction)] == ["conv", "pooling", "overhead"]
 
 
 def test_comparison_rows_when_printed_are_in_the_order_given(
