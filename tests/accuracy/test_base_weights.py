@@ -42,6 +42,7 @@ def tiny(num_classes, width=4):
 """
 OWN = BackboneRef(name="base_weights_factory:tiny", classes=3)
 DATA = make_data(48, sides=(10, 16, 32))
+UNFLIPPED = Augmentation(flip=False, shift_fraction=0.1)
 TIMM = BackboneRef(name="mobilenetv3_small_050", classes=3, stem_stride=1)
 
 
@@ -133,12 +134,24 @@ def into_hub(hub: Path, name: str = TIMM.name) -> dict[str, torch.Tensor]:
     return timm_file(snapshot / "model.safetensors", classes=10, name=name)
 
 
-def test_base_when_called_twice_is_read_and_not_trained(trainings: Counter) -> None:
-    first, second = get(), get()
+@pytest.mark.parametrize("widths", [None, Widths(ratios=(0.0, 0.5), granularity=1)])
+def test_base_when_called_twice_is_read_and_not_trained(
+    widths: Widths | None, trainings: Counter
+) -> None:
+    first, second = get(widths=widths), get(widths=widths)
     assert (first.cached, second.cached) == (False, True)
     assert len(trainings.recipes) == 1
     assert same_weights(first.model, second.model)
-    assert dataclasses.replace(first, model=second.model, cached=True).__dict__ == second.__dict__
+    assert (first.importance is None) == (widths is None)
+    importances = [
+        {name: list(found) for name, found in (base.importance or {}).items()}
+        for base in (first, second)
+    ]
+    assert importances[0] == importances[1]
+    alike = dataclasses.replace(
+        first, model=second.model, cached=True, importance=second.importance
+    )
+    assert alike.__dict__ == second.__dict__
 
 
 def test_base_is_dense_in_evaluation_mode_and_scored_right() -> None:
@@ -161,11 +174,7 @@ def test_base_is_dense_in_evaluation_mode_and_scored_right() -> None:
         {"recipe": dataclasses.replace(RECIPE, seed=1)},
         {"recipe": dataclasses.replace(RECIPE, steps=3)},
         {"data": make_data(48, seed=1)},
-        {
-            "data": dataclasses.replace(
-                DATA, augmentation=Augmentation(flip=False, shift_fraction=0.1)
-            )
-        },
+        {"data": dataclasses.replace(DATA, augmentation=UNFLIPPED)},
         {"px": 10},
         {"ref": dataclasses.replace(OWN, arguments='{"width": 6}')},
         {"widths": Widths(ratios=(0.0, 0.5), granularity=1)},
@@ -182,18 +191,6 @@ def test_key_differs_when_the_users_source_does(own_factory: Path) -> None:
     first = get()
     (own_factory / "base_weights_factory.py").write_text(FACTORY + "\n# changed\n")
     assert get().key != first.key
-
-
-def test_importance_of_an_elastic_base_is_read_as_it_was_stored() -> None:
-    widths = Widths(ratios=(0.0, 0.5), granularity=1)
-    first, second = get(widths=widths), get(widths=widths)
-    assert (first.cached, second.cached) == (False, True)
-    assert first.importance is not None
-    assert second.importance is not None
-    assert {name: list(found) for name, found in first.importance.items()} == {
-        name: list(found) for name, found in second.importance.items()
-    }
-    assert get().importance is None
 
 
 def test_two_threads_that_want_the_same_base_train_once(monkeypatch: pytest.MonkeyPatch) -> None:

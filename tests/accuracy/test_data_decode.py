@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +115,7 @@ def test_gif_gives_its_first_frame(tmp_path: Path) -> None:
     assert (decode_file(path, PX) == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 2), (16, 16), (17, 33)])
-def test_any_size_becomes_square(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = save(tmp_path / "a.png", Image.new("RGB", size, RED))
-    assert (decode_file(path, PX) == RED).all()
-
-
-@pytest.mark.parametrize("size", [(1, 20000), (20000, 1)])
+@pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (1, 1), (3, 1)])
 def test_a_strip_keeps_its_middle(tmp_path: Path, size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "black")
     x, y = (size[0] - 1) // 2, (size[1] - 1) // 2
@@ -138,12 +131,6 @@ def test_the_long_side_is_cut_equally(tmp_path: Path) -> None:
     assert (decode_file(save(tmp_path / "b.png", turned), PX) == RED).all()
 
 
-def test_a_picture_of_the_right_size_is_not_changed(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (PX, PX, 3), dtype=np.uint8)
-    path = save(tmp_path / "a.png", Image.fromarray(pixels))
-    assert np.array_equal(decode_file(path, PX), pixels)
-
-
 def test_shrinking_is_antialiased_as_torch_does_it() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     expected = torch.nn.functional.interpolate(
@@ -157,21 +144,13 @@ def test_shrinking_is_antialiased_as_torch_does_it() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
-    # What a camera would store for an upright scene, from the definition of the tag.
-    to_stored: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: a[:, ::-1].transpose(1, 0, 2),
-        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda a: a[::-1].transpose(1, 0, 2),
-    }
     upright = np.asarray(quarters())
+    # What a camera would store for an upright scene, from the definition of the tag.
+    turned = [upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1]]
+    turned += [turned[at].transpose(1, 0, 2) for at in (0, 1, 2, 3)]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(to_stored[orientation](upright)))
+    stored = Image.fromarray(np.ascontiguousarray(turned[orientation - 1]))
     path = save(tmp_path / "a.png", stored, exif=exif)
     assert np.array_equal(decode_file(path, 32), upright)
 

@@ -1,12 +1,15 @@
 """Data sets by name, in small imitations of their real formats on disk."""
 
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+import torchvision.datasets
 from PIL import Image
+from torchvision.datasets import MNIST
 
 from hwsearch.accuracy.data import decode
 from hwsearch.accuracy.data.named import NAMED_SETS, data_root
@@ -107,15 +110,16 @@ def test_idx_files_are_read_as_they_are(tmp_path: Path, spec: str, folder: str) 
         assert pairs(images, labels) == pairs(arrays[f"{part}-images"], arrays[f"{part}-labels"])
 
 
-def test_second_loading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_loading_decodes_what_has_changed_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Mock(wraps=decode.decode_many)
+    monkeypatch.setattr(decode, "decode_many", spy)
     fake_mnist(tmp_path)
-    first = load_data("mnist", px=16, root=tmp_path)
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr(decode, "decode_many", refuse)
-    assert load_data("mnist", px=16, root=tmp_path).content_hash == first.content_hash
+    first, again = (load_data("mnist", px=16, root=tmp_path) for _ in range(2))
+    assert (spy.call_count, again.content_hash) == (2, first.content_hash)
+    write_idx(tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.zeros((30, 28, 28)))
+    assert int(load_data("mnist", px=16, root=tmp_path).test.images.max()) == 0
 
 
 def test_sides_of_a_set_are_those_of_each_alone(tmp_path: Path) -> None:
@@ -128,17 +132,11 @@ def test_sides_of_a_set_are_those_of_each_alone(tmp_path: Path) -> None:
     assert data.content_hash == load_data("mnist", px=16, root=tmp_path).content_hash
 
 
-def test_changed_files_are_decoded_again(tmp_path: Path) -> None:
-    fake_mnist(tmp_path)
-    first = load_data("mnist", px=16, root=tmp_path)
-    write_idx(tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.zeros((30, 28, 28)))
-    second = load_data("mnist", px=16, root=tmp_path)
-    assert first.content_hash != second.content_hash
-    assert int(second.test.images.max()) == 0
-
-
-def test_set_without_an_official_split_is_divided(tmp_path: Path) -> None:
+def test_set_without_an_official_split_is_divided_and_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_eurosat(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.EuroSAT, "download", lambda _: pytest.fail("asked"))
     data = load_data("EuroSAT", px=16, root=tmp_path)
     assert data.class_names == ("Forest", "River")
     assert (len(data.train), len(data.validation), len(data.test)) == (28, 6, 6)
@@ -188,8 +186,6 @@ def test_damaged_set_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(NAMED_SETS))
 def test_set_that_is_not_there_says_what_to_do(tmp_path: Path, name: str) -> None:
-    import torchvision.datasets
-
     root = tmp_path / "nothing"
     assert hasattr(torchvision.datasets, NAMED_SETS[name].torchvision_class)
     for call in (lambda: load_data(name, px=16, root=root), lambda: check_data(name, root)):
@@ -210,8 +206,6 @@ def test_folder_of_the_same_name_is_hinted_at(tmp_path: Path) -> None:
 def test_failed_download_is_the_hosts_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from torchvision.datasets import MNIST
-
     def offline(self: MNIST) -> None:
         raise error
 
@@ -221,24 +215,9 @@ def test_failed_download_is_the_hosts_fault(
         load_data("mnist", px=16, root=tmp_path, download=True)
 
 
-def test_nothing_is_downloaded_without_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torchvision.datasets import MNIST
-
-    def refuse(self: MNIST) -> None:
-        raise AssertionError("downloaded")
-
-    monkeypatch.setattr(MNIST, "download", refuse)
-    fake_mnist(tmp_path)
-    load_data("mnist", px=16, root=tmp_path)
-
-
 def test_download_prints_nothing_on_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from torchvision.datasets import MNIST
-
     def download(self: MNIST) -> None:
         print("Downloading")  # noqa: T201 - as torchvision does
         if not (tmp_path / "MNIST").exists():
