@@ -68,7 +68,13 @@ def sensitivity_table(
     """
     if pictures < 1:
         raise ValueError(f"pictures {pictures} is not at least 1")
-    _require_layers(options, blueprint)
+    known = {kernel.name for kernel in blueprint.trace.kernels if kernel.weighted}
+    unknown = next((layer for layer in options if layer not in known), None)
+    if unknown is not None:
+        raise BackboneError(
+            f"'{blueprint.ref.name}' has no layer '{unknown}' with weights; it has {len(known)}, "
+            f"such as '{blueprint.trace.classifier}'"
+        )
     px = blueprint.trace.input_px
     split = data.at(px).validation
     first = Split(images=split.images[:pictures], labels=split.labels[:pictures])
@@ -143,7 +149,11 @@ def _measure(
         layers = [layer for layer, offered in options.items() if bits in offered]
         model = copy.deepcopy(base)
         quantize(model, dict.fromkeys(layers, bits), scheme)
-        _float_weights(model)
+        # Each layer calibrates on its float input, which is what it gets when it alone is
+        # quantized; ``only`` switches its weights on again.
+        for module in model.modules():
+            if isinstance(module, WeightQuantizer):
+                module.enabled = False
         calibrate(model, calibration)
         for layer in layers:
             with only(model, layer):
@@ -157,28 +167,8 @@ def _measure(
     return table
 
 
-def _float_weights(model: nn.Module) -> None:
-    """Switch weight quantization off, so that each layer calibrates on its float input.
-
-    That is the input it gets when it alone is quantized; ``only`` switches it on again.
-    """
-    for module in model.modules():
-        if isinstance(module, WeightQuantizer):
-            module.enabled = False
-
-
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     model.eval()
     with torch.no_grad():
         starts = range(0, len(images), _BATCH_SIZE)
         return torch.cat([model(images[start : start + _BATCH_SIZE]) for start in starts])
-
-
-def _require_layers(options: Mapping[str, tuple[LayerBits, ...]], blueprint: Blueprint) -> None:
-    known = {kernel.name for kernel in blueprint.trace.kernels if kernel.weighted}
-    unknown = next((layer for layer in options if layer not in known), None)
-    if unknown is not None:
-        raise BackboneError(
-            f"'{blueprint.ref.name}' has no layer '{unknown}' with weights; it has {len(known)}, "
-            f"such as '{blueprint.trace.classifier}'"
-        )
