@@ -84,19 +84,6 @@ def test_drop_last_leaves_out_what_is_not_full(count: int, batches: int) -> None
     assert sizes == [4] * batches
 
 
-def test_random_numbers_come_from_the_generator_alone() -> None:
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    change = Augmentation(flip=True, shift_fraction=0.25)
-    arguments = {"batch_size": 4, "mean": MEAN, "std": STD, "augmentation": change}
-    first = [x for x, _ in iterate(numbered(9), generator=seeded(3), **arguments)]  # type: ignore[arg-type]
-    torch.manual_seed(99)
-    again = [x for x, _ in iterate(numbered(9), generator=seeded(3), **arguments)]  # type: ignore[arg-type]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    torch.manual_seed(0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_batch_size_below_one_is_refused_at_the_call(batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"batch_size {batch_size} is not at least 1"):

@@ -3,11 +3,10 @@
 import json
 import math
 from collections.abc import Callable
-from importlib import resources
-from typing import Any
 
 import jsonschema
 import pytest
+from stored_results import shipped_schema
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.errors import TargetError, UserError
@@ -28,7 +27,6 @@ from hwsearch.report.prediction import (
     kernel_rows,
     kind_rows,
     macs_text,
-    prediction_schema_text,
     predictions_json,
     price,
 )
@@ -89,15 +87,8 @@ def priced(orin: HardwareProfile) -> Priced:
     return price(orin, network())
 
 
-def schema() -> dict[str, Any]:
-    folder = resources.files("hwsearch.report")
-    text = (folder / "predict.schema.json").read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(text)
-    return content
-
-
 def accepts(content: object) -> bool:
-    return bool(jsonschema.Draft202012Validator(schema()).is_valid(content))
+    return bool(jsonschema.Draft202012Validator(shipped_schema("predict")).is_valid(content))
 
 
 def percent(cell: str) -> float:
@@ -106,13 +97,6 @@ def percent(cell: str) -> float:
 
 
 # -- for programs ----------------------------------------------------------------------------------
-
-
-def test_shipped_schema_equals_the_model() -> None:
-    assert schema() == json.loads(prediction_schema_text()), (
-        "write prediction_schema_text() to hwsearch/report/predict.schema.json"
-    )
-    jsonschema.Draft202012Validator.check_schema(schema())
 
 
 def test_json_when_of_one_target_is_an_object(priced: Priced, orin: HardwareProfile) -> None:

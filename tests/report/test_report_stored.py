@@ -1,6 +1,5 @@
 import json
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import jsonschema
@@ -14,15 +13,16 @@ from stored_results import (
     front,
     model,
     run,
+    shipped_schema,
     stored_run,
     trial,
     write_run,
 )
 
 from hwsearch.errors import RunError
+from hwsearch.report.prediction import prediction_schema_text
 from hwsearch.report.stored import (
     TRIAL_COLUMNS,
-    CostEntry,
     FrontFile,
     ModelEntry,
     RunFile,
@@ -31,27 +31,28 @@ from hwsearch.report.stored import (
     replace_file,
     schema_text,
 )
+from hwsearch.report.verified import verify_schema_text
 
 #: Keys of a front that is empty, and one that older runs lack.
 OPTIONAL = {"closest", "minimum_reachable", "baseline_pick", "proxy_kendall_tau_ci90"}
 
 
-def shipped_schema(name: str) -> Json:
-    text = (resources.files("hwsearch.report") / f"{name}.schema.json").read_text(encoding="utf-8")
-    schema: Json = json.loads(text)
-    return schema
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("front", schema_text(FrontFile)),
+        ("run", schema_text(RunFile)),
+        ("predict", prediction_schema_text()),
+        ("verify", verify_schema_text()),
+    ],
+)
+def test_shipped_schema_equals_the_model(name: str, text: str) -> None:
+    assert shipped_schema(name) == json.loads(text), f"write it to report/{name}.schema.json"
 
 
 def schema_accepts(name: str, content: Json) -> bool:
     validator = jsonschema.Draft202012Validator(shipped_schema(name))
     return bool(validator.is_valid(content))
-
-
-@pytest.mark.parametrize(("name", "file"), [("front", FrontFile), ("run", RunFile)])
-def test_shipped_schema_equals_the_model(name: str, file: type[FrontFile] | type[RunFile]) -> None:
-    assert shipped_schema(name) == json.loads(schema_text(file)), (
-        f"write schema_text({file.__name__}) to hwsearch/report/{name}.schema.json"
-    )
 
 
 @pytest.mark.parametrize("content", [front(), front(0), front(1), front(30), empty_front()])
@@ -134,35 +135,9 @@ def test_model_that_cannot_be_is_refused(change: Json, message: str) -> None:
         ModelEntry.model_validate(model(1) | change)
 
 
-def test_bits_are_counted_over_layers() -> None:
-    bits = ModelEntry.model_validate(model(1)).bits
-    assert {str(width): layers for width, layers in bits.items()} == {"W8A8": 4, "W16A16": 2}
-
-
-def test_cost_of_a_size_is_exact() -> None:
-    entry = ModelEntry.model_validate(model(1) | {"size_bytes": 1234, "energy_mj": None})
-    assert entry.cost("size") == CostEntry(
-        value=1234, low=1234, high=1234, confidence=1, source="predicted"
-    )
-    assert entry.cost("energy") is None
-    assert entry.cost("latency") == entry.latency_ms
-
-
 def test_replace_file_when_the_folder_is_gone_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a\.txt cannot be written \(No such file or directory\)"):
         replace_file(tmp_path / "gone" / "a.txt", b"new")
-
-
-def test_dense_baseline_is_that_of_the_backbone_or_the_first() -> None:
-    content = front()
-    content["baselines"].append(
-        baseline("dense-fp32", latency_ms=3.0, accuracy=0.97, backbone="other")
-    )
-    file = FrontFile.model_validate(content)
-    found = [file.dense_baseline(name) for name in ("other", "resnet10t", "unknown")]
-    assert [entry.latency_ms.value for entry in found if entry] == [3.0, 7.4, 7.4]
-    bare = FrontFile.model_validate(content | {"baselines": []})
-    assert bare.dense_baseline("other") is None
 
 
 def test_read_run_reads_what_was_written(tmp_path: Path) -> None:

@@ -1,17 +1,16 @@
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
+from stored_results import shipped_schema
 
 from hwsearch.errors import RunError
 from hwsearch.report.verified import (
     VerifyFile,
     read_verified,
-    verify_schema_text,
     write_verified,
 )
 
@@ -36,19 +35,6 @@ def content(**changes: object) -> Json:
     } | changes  # fmt: skip
 
 
-def schema() -> Json:
-    text = (resources.files("hwsearch.report") / "verify.schema.json").read_text(encoding="utf-8")
-    found: Json = json.loads(text)
-    return found
-
-
-def test_shipped_schema_of_verify_equals_the_model() -> None:
-    assert schema() == json.loads(verify_schema_text()), (
-        "write verify_schema_text() to hwsearch/report/verify.schema.json"
-    )
-    jsonschema.Draft202012Validator.check_schema(schema())
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -63,7 +49,7 @@ def test_verified_when_written_and_read(changes: Json, tmp_path: Path) -> None:
     write_verified(tmp_path, verified)
     written = json.loads((tmp_path / "verify.json").read_text(encoding="utf-8"))
     assert written == content(**changes)
-    jsonschema.validate(written, schema())
+    jsonschema.validate(written, shipped_schema("verify"))
     assert read_verified(tmp_path) == verified
     assert verified.accuracy == (None if verified.correct is None else 342 / 360)
 
