@@ -131,12 +131,6 @@ def test_every_result_is_one_of_the_defined_shifts_and_all_occur_alike(flip: boo
     assert all(abs(seen.count(name) - 100) < 50 for name in names.values())
 
 
-def test_shift_too_small_for_a_pixel_does_nothing() -> None:
-    images = noise(4, 3)
-    result = augmented(images, Augmentation(flip=False, shift_fraction=0.125), seeded())
-    assert torch.equal(result, images)
-
-
 def test_augmentation_reaches_the_batches() -> None:
     split = Split(images=noise(40, 8), labels=torch.arange(40))
     change = Augmentation(flip=True, shift_fraction=0)

@@ -123,14 +123,6 @@ def test_a_strip_keeps_its_middle(tmp_path: Path, size: tuple[int, int]) -> None
     assert (decode_file(save(tmp_path / "a.png", image), PX) == RED).all()
 
 
-def test_the_long_side_is_cut_equally(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 16), "black")
-    image.paste(RED, (12, 0, 28, 16))
-    assert (decode_file(save(tmp_path / "a.png", image), PX) == RED).all()
-    turned = image.transpose(Image.Transpose.ROTATE_90)
-    assert (decode_file(save(tmp_path / "b.png", turned), PX) == RED).all()
-
-
 def test_shrinking_is_antialiased_as_torch_does_it() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     expected = torch.nn.functional.interpolate(

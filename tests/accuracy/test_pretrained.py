@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,23 +28,24 @@ TIMM = frozenset({"fc"})
 PLAIN = frozenset({"6"})
 
 
-def digits_of(classes: range, train_pictures: int) -> DataSet:
+def of_labels(split: Split, labels: Sequence[int]) -> Split:
+    """The pictures of some classes, numbered anew."""
+    kept = torch.isin(split.labels, torch.tensor(labels))
+    return Split(images=split.images[kept], labels=split.labels[kept] - labels[0])
+
+
+def digits_of(classes: range, pictures: int) -> DataSet:
     """Digits of some classes only."""
     whole = load_data("digits", px=DIGITS_PX)
-
-    def some(split: Split, most: int) -> Split:
-        at = torch.isin(split.labels, torch.tensor(classes)).nonzero()[:most, 0]
-        return Split(images=split.images[at], labels=split.labels[at] - classes.start)
-
+    train, validation, test = (
+        of_labels(split, classes) for split in (whole.train, whole.validation, whole.test)
+    )
+    few = Split(images=train.images[:pictures], labels=train.labels[:pictures])
     return make_data_set(
         name="digits",
         source="test",
         class_names=tuple(map(str, classes)),
-        splits=(
-            some(whole.train, train_pictures),
-            some(whole.validation, 999),
-            some(whole.test, 9),
-        ),
+        splits=(few, validation, test),
         flip=False,
         shift_fraction=0.06,
     )
@@ -123,11 +125,6 @@ def test_probe_does_not_depend_on_the_classifier_that_it_replaces(
     assert same_weights(first, second)
 
 
-def of_labels(split: Split, labels: tuple[int, ...]) -> Split:
-    kept = torch.isin(split.labels, torch.tensor(labels))
-    return Split(images=split.images[kept], labels=split.labels[kept])
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_probe_never_answers_a_class_without_training_pictures(classes: int) -> None:
     """With two classes scikit-learn has one row of weights, and so it has for two of three."""
@@ -142,7 +139,9 @@ def test_probe_never_answers_a_class_without_training_pictures(classes: int) -> 
     probe = linear_probe(model, two, PX, classifiers=PLAIN)
     assert probe.validation.accuracy > 0.9
     assert len(probe.bias) == classes
-    assert evaluate(model, of_labels(data.train, (2,)), data).correct == 0
+    third = data.train.images[data.train.labels == 2]
+    blue = Split(images=third, labels=torch.full((len(third),), 2))
+    assert evaluate(model, blue, data).correct == 0
 
 
 def test_probe_uses_the_first_pictures_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
