@@ -85,12 +85,12 @@ def read_model(path: Path, model: type[ModelT]) -> ModelT:
     return value
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, *content: bytes, mode: int = 0o600) -> None:
     """Write a file so that readers see all of it or the earlier one, whatever is killed.
 
     Args:
         path: in a folder that exists.
-        content: all of it.
+        content: all of it, in one or more parts.
         mode: of the file; for the owner alone unless it is to be shared.
 
     Raises:
@@ -100,7 +100,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(mode)

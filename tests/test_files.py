@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hwsearch.files import (
     nearest,
     packaged_folder,
     read_model,
+    write_atomically,
 )
 
 
@@ -160,3 +162,14 @@ def test_packaged_folder_when_it_is_missing(
 def test_nearest_when_a_name_is_mistyped(word: str, hint: str) -> None:
     assert nearest(word, ["jetson-nano", "jetson-tx2"]) == hint
     assert nearest(word, {"jetson-nano": 1, "jetson-tx2": 2}) == hint
+
+
+def test_write_atomically_replaces_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"o", b"ld")
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, b"new")
+    assert [(one, one.read_bytes()) for one in tmp_path.iterdir()] == [(path, b"old")]

@@ -65,7 +65,7 @@ def test_run_folder_when_finished_holds_the_files_of_the_contract(finished: Path
     names = {path.name for path in finished.iterdir()}
     assert {
         "run.json", "study.db", "trials.csv", "front.json", "front.csv", "report.md",
-        "pareto.svg", "pareto.png", "models",
+        "pareto.svg", "pareto.png", "constraints.txt", "models",
     } <= names  # fmt: skip
     assert "2026" in finished.name or finished.name[:2] == "20"
     assert finished.name.endswith("_jetson-orin-nano_10ms_seed0")

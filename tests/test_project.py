@@ -193,5 +193,6 @@ def test_the_wheel_holds_the_packaged_files_and_no_tests(tmp_path: Path) -> None
         assert shipped <= set(names)
     assert "hwsearch/search_spaces/tiny.yaml" in names
     assert "hwsearch/hw_profiles/jetson-orin-nano.yaml" in names
-    assert {"hwsearch/py.typed", "hwsearch/report/front.schema.json"} <= set(names)
+    report = {f"hwsearch/report/{name}" for name in ("front.schema.json", "report.md.j2")}
+    assert {"hwsearch/py.typed", *report} <= set(names)
     assert not any("tests" in Path(name).parts for name in names)

@@ -1,9 +1,7 @@
 """The dense network that every candidate inherits from: trained once, then read from the cache.
 
-A file ``base/<key>.safetensors`` in the cache folder holds the weights and, in its header, how they
-came about. The key hashes all that decides them. The file is written under another name and then
-renamed, and a lock beside it, which the kernel frees when its holder is killed, keeps two processes
-from training the same network.
+An entry of the cache holds a line of JSON, how the weights came about, and the weights as
+safetensors. Its key hashes all that decides them.
 """
 
 import dataclasses
@@ -16,19 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hwsearch.accuracy.base_training import WHOLE_SHARE, BaseTraining
-from hwsearch.accuracy.cached_network import locked, store
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.elastic import Importance, Widths
 from hwsearch.accuracy.training import Recipe, Score, evaluate
+from hwsearch.cache import CacheEntry, UnfitContentError, content_key
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.files import cache_folder
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.trace import trace
@@ -138,9 +134,9 @@ def base_network(
     """
     start = _start(ref, weights, download=download)
     key = _key(ref, data, px, recipe, start, widths)
-    path = _path(key)
-    with locked(path):
-        found = _read(path, ref, px, recipe.seed)
+    entry = _entry(key, ref, px, recipe.seed)
+    with entry.locked():
+        found = entry.read()
         # A file from an "auto" whose pretrained weights did not fit is no answer to "pretrained":
         # loading them again says why.
         if found is not None and (found.source == start.source or not start.required):
@@ -153,7 +149,7 @@ def base_network(
 
         training.train_whole(whole, on_step=counted_from(0))
         training.anneal(recipe.steps - whole, widths=widths, on_step=counted_from(whole))
-        return _kept(path, training, source, ref, data, px, recipe)
+        return _kept(entry, training, source, data, px)
 
 
 def start_identity(ref: BackboneRef, weights: WeightsPolicy | Path, *, download: bool) -> str:
@@ -194,21 +190,17 @@ def keep_base(
     Raises:
         HostError: the cache cannot be written.
     """
-    path = _path(key)
-    with locked(path):
-        return _kept(path, training, source, ref, data, px, recipe)
+    entry = _entry(key, ref, px, recipe.seed)
+    with entry.locked():
+        return _kept(entry, training, source, data, px)
 
 
 def read_base(key: str, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | None:
     """The network that was kept under a key; None where there is none, or it is corrupt."""
-    return _read(_path(key), ref, px, seed)
+    return _entry(key, ref, px, seed).read()
 
 
 # -- cache ----------------------------------------------------------------------------------------
-
-
-def _path(key: str) -> Path:
-    return cache_folder() / "base" / f"{key}.safetensors"
 
 
 def _key(
@@ -233,45 +225,42 @@ def _key(
         "timm": timm.__version__,
         "version": RECIPE_VERSION,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return content_key(parts)
 
 
-def _read(path: Path, ref: BackboneRef, px: int, seed: int) -> BaseNetwork | None:
-    """The stored network, or None when there is none or it is corrupt."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-            stored = json.loads(file.metadata()["hwsearch"])
-        validation = Score(correct=stored["correct"], total=stored["total"])
-        source, train_s = stored["source"], float(stored["train_s"])
-        steps = int(stored["steps"])
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        _LOG.warning("'%s' is corrupt (%s); the base network is trained again", path, error)
-        return None
-    importance = {
-        name.removeprefix(_IMPORTANCE): tensor.numpy()
-        for name, tensor in tensors.items()
-        if name.startswith(_IMPORTANCE)
-    }
-    state = {name: t for name, t in tensors.items() if not name.startswith(_IMPORTANCE)}
-    # The seed also makes buffers that a module does not store, such as a random projection.
-    model = build(ref, px, seed=seed)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        _LOG.warning("'%s' is corrupt (%s); the base network is trained again", path, error)
-        return None
-    return BaseNetwork(
-        model=model.to(memory_format=torch.channels_last).eval(),
-        key=path.stem,
-        source=source,
-        cached=True,
-        validation=validation,
-        train_s=train_s,
-        steps=steps,
-        importance=importance or None,
+def _entry(key: str, ref: BackboneRef, px: int, seed: int) -> CacheEntry[BaseNetwork]:
+    def decode(content: bytes) -> BaseNetwork:
+        about, _, weights = content.partition(b"\n")
+        stored = json.loads(about)
+        tensors = safetensors.torch.load(weights)
+        importance = {
+            name.removeprefix(_IMPORTANCE): tensors.pop(name).numpy()
+            for name in list(tensors)
+            if name.startswith(_IMPORTANCE)
+        }
+        # The seed also makes buffers that a module does not store, such as a random projection.
+        model = build(ref, px, seed=seed)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:  # what a user's function calls was changed elsewhere
+            raise UnfitContentError(str(error)) from None
+        return BaseNetwork(
+            model=model.to(memory_format=torch.channels_last).eval(),
+            key=key,
+            source=stored["source"],
+            cached=True,
+            validation=Score(correct=stored["correct"], total=stored["total"]),
+            train_s=stored["train_s"],
+            steps=stored["steps"],
+            importance=importance or None,
+        )
+
+    return CacheEntry(
+        kind="base",
+        key=key,
+        decode=decode,
+        named="networks",
+        remade="the base network is trained again",
     )
 
 
@@ -288,15 +277,9 @@ def _begun(
 
 
 def _kept(
-    path: Path,
-    training: BaseTraining,
-    source: Source,
-    ref: BackboneRef,
-    data: DataSet,
-    px: int,
-    recipe: Recipe,
+    entry: CacheEntry[BaseNetwork], training: BaseTraining, source: Source, data: DataSet, px: int
 ) -> BaseNetwork:
-    """Write the file of a network whose lock the caller holds, and read it back."""
+    """Write a network whose lock the caller holds, and read it back."""
     validation = evaluate(training.model, data.at(px).validation, data)
     about = {
         "correct": validation.correct,
@@ -312,11 +295,11 @@ def _kept(
     }
     for group, importance in (training.importance or {}).items():
         state[f"{_IMPORTANCE}{group}"] = torch.from_numpy(importance)
-    store(path, safetensors.torch.save(state, {"hwsearch": json.dumps(about)}))
+    entry.write(json.dumps(about).encode() + b"\n" + safetensors.torch.save(state))
     # What is handed out is always what was read, so that all calls give the same bits.
-    made = _read(path, ref, px, recipe.seed)
+    made = entry.read()
     if made is None:
-        raise HostError(f"'{path}' is corrupt right after it was written; check the disk")
+        raise HostError(f"'{entry.path}' is corrupt right after it was written; check the disk")
     return dataclasses.replace(made, cached=False)
 
 

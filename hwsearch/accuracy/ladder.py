@@ -103,10 +103,5 @@ def held_out_score(model: nn.Module, data: DataSet, px: int) -> Score:
 def _settle(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:
     with activations_in_float(model):
         reestimate_batch_norm(model, data, px, batch_size=batch_size)
-    _calibrate(model, data, px, batch_size)
-
-
-def _calibrate(model: nn.Module, data: DataSet, px: int, batch_size: int) -> None:
-    calibrate(
-        model, calibration_batches(data, px, batch_size=batch_size, count=CALIBRATION_BATCHES)
-    )
+    batches = calibration_batches(data, px, batch_size=batch_size, count=CALIBRATION_BATCHES)
+    calibrate(model, batches)

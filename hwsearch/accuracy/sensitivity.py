@@ -6,27 +6,22 @@ The table costs one forward pass per layer and bit-width, and decides where a bi
 import copy
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from hwsearch.accuracy.base_weights import BaseNetwork
-from hwsearch.accuracy.cached_network import cache_error
 from hwsearch.accuracy.data.batches import normalized
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.training import calibration_batches
 from hwsearch.bits import FP32, LayerBits
+from hwsearch.cache import CacheEntry, content_key
 from hwsearch.errors import BackboneError
-from hwsearch.files import cache_folder, write_atomically
 from hwsearch.nets.blueprint import Blueprint
 from hwsearch.nets.quantize import Scheme, WeightQuantizer, calibrate, only, quantize
-
-_LOG = logging.getLogger(__name__)
 
 #: Part of every cache key; grows when the same question gets another answer.
 _VERSION: Final = 2
@@ -73,25 +68,53 @@ def sensitivity_table(
     """
     if pictures < 1:
         raise ValueError(f"pictures {pictures} is not at least 1")
-    _require_layers(options, blueprint)
+    known = {kernel.name for kernel in blueprint.trace.kernels if kernel.weighted}
+    unknown = next((layer for layer in options if layer not in known), None)
+    if unknown is not None:
+        raise BackboneError(
+            f"'{blueprint.ref.name}' has no layer '{unknown}' with weights; it has {len(known)}, "
+            f"such as '{blueprint.trace.classifier}'"
+        )
     px = blueprint.trace.input_px
     split = data.at(px).validation
     first = Split(images=split.images[:pictures], labels=split.labels[:pictures])
-    path = _path(base.key, options, scheme, first, px)
-    stored = _read(path, options)
-    if stored is not None:
-        return stored
-    images = normalized(first.images, data.mean, data.std)
-    calibration = calibration_batches(
-        data, px, batch_size=_CALIBRATION_BATCH_SIZE, count=_CALIBRATION_BATCHES
+    parts = {
+        "base": base.key,
+        "options": {layer: sorted(map(str, offered)) for layer, offered in options.items()},
+        "scheme": scheme,
+        # Not the data's hash, which does not say which pictures come first.
+        "pictures": hashlib.sha256(first.images.contiguous().numpy().tobytes()).hexdigest(),
+        "count": len(first),
+        "px": px,
+        "version": _VERSION,
+    }
+
+    def measure() -> Table:
+        images = normalized(first.images, data.mean, data.std)
+        calibration = calibration_batches(
+            data, px, batch_size=_CALIBRATION_BATCH_SIZE, count=_CALIBRATION_BATCHES
+        )
+        return _measure(base.model, options, scheme, images, calibration)
+
+    def encode(table: Table) -> bytes:
+        rows = {layer: {str(bits): kl for bits, kl in row.items()} for layer, row in table.items()}
+        return json.dumps(rows).encode()
+
+    def decode(content: bytes) -> Table:
+        rows = json.loads(content)
+        return {
+            layer: {bits: rows[layer][str(bits)] for bits in offered}
+            for layer, offered in options.items()
+        }
+
+    entry = CacheEntry(
+        kind="sensitivity",
+        key=content_key(parts),
+        decode=decode,
+        named="networks",
+        remade="the sensitivities are measured again",
     )
-    table = _measure(base.model, options, scheme, images, calibration)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(_to_json(table), indent=1).encode())
-    except OSError as error:
-        raise cache_error(path.parent, error) from error
-    return table
+    return entry.get(measure, encode)
 
 
 def mean_kl_nats(reference: Tensor, other: Tensor) -> float:
@@ -126,7 +149,11 @@ def _measure(
         layers = [layer for layer, offered in options.items() if bits in offered]
         model = copy.deepcopy(base)
         quantize(model, dict.fromkeys(layers, bits), scheme)
-        _float_weights(model)
+        # Each layer calibrates on its float input, which is what it gets when it alone is
+        # quantized; ``only`` switches its weights on again.
+        for module in model.modules():
+            if isinstance(module, WeightQuantizer):
+                module.enabled = False
         calibrate(model, calibration)
         for layer in layers:
             with only(model, layer):
@@ -140,78 +167,8 @@ def _measure(
     return table
 
 
-def _float_weights(model: nn.Module) -> None:
-    """Switch weight quantization off, so that each layer calibrates on its float input.
-
-    That is the input it gets when it alone is quantized; ``only`` switches it on again.
-    """
-    for module in model.modules():
-        if isinstance(module, WeightQuantizer):
-            module.enabled = False
-
-
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     model.eval()
     with torch.no_grad():
         starts = range(0, len(images), _BATCH_SIZE)
         return torch.cat([model(images[start : start + _BATCH_SIZE]) for start in starts])
-
-
-def _require_layers(options: Mapping[str, tuple[LayerBits, ...]], blueprint: Blueprint) -> None:
-    known = {kernel.name for kernel in blueprint.trace.kernels if kernel.weighted}
-    unknown = next((layer for layer in options if layer not in known), None)
-    if unknown is not None:
-        raise BackboneError(
-            f"'{blueprint.ref.name}' has no layer '{unknown}' with weights; it has {len(known)}, "
-            f"such as '{blueprint.trace.classifier}'"
-        )
-
-
-# -- cache ----------------------------------------------------------------------------------------
-
-
-def _path(
-    base_key: str,
-    options: Mapping[str, tuple[LayerBits, ...]],
-    scheme: Scheme,
-    first: Split,
-    px: int,
-) -> Path:
-    parts = {
-        "base": base_key,
-        "options": {layer: sorted(map(str, offered)) for layer, offered in options.items()},
-        "scheme": scheme,
-        # Not the data's hash, which does not say which pictures come first.
-        "pictures": hashlib.sha256(first.images.contiguous().numpy().tobytes()).hexdigest(),
-        "count": len(first),
-        "px": px,
-        "version": _VERSION,
-    }
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "base" / f"{base_key}.sensitivity-{key[:16]}.json"
-
-
-def _to_json(table: Table) -> dict[str, Any]:
-    return {
-        layer: {str(bits): divergence for bits, divergence in row.items()}
-        for layer, row in table.items()
-    }
-
-
-def _read(path: Path, options: Mapping[str, tuple[LayerBits, ...]]) -> Table | None:
-    """The stored table, or None when there is none or it is corrupt."""
-    try:
-        stored = json.loads(path.read_bytes())
-        table = {
-            layer: {bits: float(stored[layer][str(bits)]) for bits in offered}
-            for layer, offered in options.items()
-        }
-    except FileNotFoundError:
-        return None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        _LOG.warning("'%s' is corrupt (%s); the sensitivities are measured again", path, error)
-        return None
-    if all(0 <= value < math.inf for row in table.values() for value in row.values()):
-        return table
-    _LOG.warning("'%s' holds an impossible value; the sensitivities are measured again", path)
-    return None

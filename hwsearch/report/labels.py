@@ -33,17 +33,15 @@ def _obstacles(axis: "Axes", panel: Panel) -> list[tuple[float, float]]:
             continue
         y = 100 * entry.accuracy
         low, high = (100 * end for end in entry.accuracy_ci95)
-        # The point itself counts three times: a bar may be crossed sooner than a marker.
-        points += [(x, y)] * 3 + [(at, y) for at in _along(*ends)]
+        # The point itself counts three times: a bar may be crossed sooner than a marker. Places
+        # on a bar lie so close together that a label can hardly stand between them.
+        left, right = ends
+        step = (right - left) / _BAR_PLACES
+        points += [(x, y)] * 3 + [(left + step * part, y) for part in range(_BAR_PLACES + 1)]
         points += [(x, low), (x, (low + y) / 2), (x, (y + high) / 2), (x, high)]
     points += [(x, y) for x, y, _ in panel.other_points]
     pixels = (axis.transData.transform(point) for point in points)
     return [(float(x), float(y)) for x, y in pixels]
-
-
-def _along(low: float, high: float) -> list[float]:
-    """Places on a bar so close together that a label can hardly stand between them."""
-    return [low + (high - low) * part / _BAR_PLACES for part in range(_BAR_PLACES + 1)]
 
 
 def place_labels(axis: "Axes", panel: Panel, labels: "list[Annotation]", *, dpi: float) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from hwsearch.report.markdown import render_markdown
 from hwsearch.report.plot import write_plots
 from hwsearch.report.stored import read_run, replace_file
-from hwsearch.report.tables import write_front_csv
+from hwsearch.report.tables import FRONT_CSV, front_csv
 
 REPORT_FILE: Final = "report.md"
 
@@ -24,7 +24,7 @@ def make_report(folder: Path) -> list[Path]:
         RunError: a stored result is missing or invalid, or the folder cannot be written.
     """
     stored = read_run(folder)
-    table = write_front_csv(folder, stored.front)
-    report = folder / REPORT_FILE
+    table, report = folder / FRONT_CSV, folder / REPORT_FILE
+    replace_file(table, front_csv(stored.front).encode())
     replace_file(report, render_markdown(stored).encode())
     return [table, report, *write_plots(stored, folder)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hwsearch.report.stored import FrontFile, TrialRow
-from hwsearch.report.tables import Entry, entry_name, one_line
+from hwsearch.report.view import Entry, entry_name, one_line
 from hwsearch.units import Quantity, format_quantity
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ def draw_panel(axis: "Axes", panel: Panel, *, bottom: float, top: float) -> "lis
     _draw_trials(axis, panel, bottom)
     _draw_front(axis, panel)
     _draw_baselines(axis, panel)
-    _draw_pick(axis, panel)
+    picked = panel.front.to_use
+    x = None if picked is None else panel.x(picked)
+    if picked is not None and x is not None:
+        axis.plot(x, 100 * picked.accuracy, "o", ms=17, mfc="none", mec=INK, mew=1.6, zorder=6)
     _draw_closest(axis, panel)
     return _labels(axis, panel)
 
@@ -183,13 +186,6 @@ def _draw_baselines(axis: "Axes", panel: Panel) -> None:
             mew=1.1,
             zorder=7 if baseline is panel.front.to_use else 5,
         )
-
-
-def _draw_pick(axis: "Axes", panel: Panel) -> None:
-    picked = panel.front.to_use
-    x = None if picked is None else panel.x(picked)
-    if picked is not None and x is not None:
-        axis.plot(x, 100 * picked.accuracy, "o", ms=17, mfc="none", mec=INK, mew=1.6, zorder=6)
 
 
 def _draw_closest(axis: "Axes", panel: Panel) -> None:

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import UserError
-from hwsearch.hardware.cost import Bound, KernelCost
+from hwsearch.hardware.cost import Bound
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile, bits_name
 from hwsearch.report.stored import SCHEMA_VERSION, Amount, CostEntry, Count
-from hwsearch.report.tables import NOTHING, digits, one_line
+from hwsearch.report.view import NOTHING, digits, one_line
 from hwsearch.units import format_quantity
 
 #: Frames per second of the cameras that are counted.
@@ -147,7 +147,18 @@ def price(profile: HardwareProfile, network: NetworkDesc, *, confidence: float =
         size_bytes=cost.size_bytes,
         frames_per_second=fps,
         cameras_at_30fps=_cameras(fps),
-        kernels=tuple(_kernel_entry(kernel) for kernel in predictor.kernels(network)),
+        kernels=tuple(
+            KernelEntry(
+                name=kernel.name,
+                kind=kernel.kind,
+                macs=kernel.macs,
+                bytes=kernel.bytes,
+                bits=str(kernel.bits),
+                latency_ms=kernel.latency_ms,
+                bound=kernel.bound,
+            )
+            for kernel in predictor.kernels(network)
+        ),
     )
     return Priced(
         profile=profile,
@@ -225,7 +236,7 @@ def kernel_rows(prediction: ModelPrediction, most: int = MOST_KERNELS) -> list[R
         (
             one_line(kernel.name),
             kernel.kind.value,
-            _name_of_bits(kernel.bits),
+            bits_name(LayerBits.parse(kernel.bits)),
             macs_text(kernel.macs),
             format_quantity("size", kernel.bytes),
             digits(kernel.latency_ms),
@@ -346,18 +357,6 @@ def _overhead(prediction: ModelPrediction) -> tuple[str, str]:
     return digits(overhead_ms), _share(overhead_ms, prediction.latency_ms.value)
 
 
-def _kernel_entry(kernel: KernelCost) -> KernelEntry:
-    return KernelEntry(
-        name=kernel.name,
-        kind=kernel.kind,
-        macs=kernel.macs,
-        bytes=kernel.bytes,
-        bits=str(kernel.bits),
-        latency_ms=kernel.latency_ms,
-        bound=kernel.bound,
-    )
-
-
 def _cameras(fps: float) -> int:
     return math.floor(fps / CAMERA_FPS)
 
@@ -368,10 +367,6 @@ def _interval(cost: CostEntry) -> str:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %"
-
-
-def _name_of_bits(text: str) -> str:
-    return bits_name(LayerBits.parse(text))
 
 
 def _bits_text(bits: Counter[LayerBits]) -> str:

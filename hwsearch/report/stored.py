@@ -423,9 +423,10 @@ def read_stored(path: Path, model: type[FileT]) -> FileT:
     """Read and check a JSON file of a run folder; raises ``RunError`` as ``read_run`` does."""
     text = _read_text(path)
     try:
-        version = _version(json.loads(text))
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise RunError(f"{path} is not JSON; take it from a backup or run again") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RunError(
             f"{path} has schema_version {version} and this hwsearch reads {SCHEMA_VERSION}; "
@@ -475,10 +476,6 @@ def _read_text(path: Path) -> str:
         raise RunError(f"{path} is not UTF-8 text; take it from a backup or run again") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _version(content: object) -> object:
-    return content.get("schema_version") if isinstance(content, dict) else None
 
 
 def _read_trials(path: Path) -> tuple[TrialRow, ...]:

@@ -1,125 +1,28 @@
-"""The front as rows: ``front.csv``, and the cells that every report shares."""
+"""The front as rows: ``front.csv``."""
 
 import csv
 import io
-import unicodedata
-from pathlib import Path
 from typing import Final
 
-from hwsearch.report.stored import (
-    BaselineEntry,
-    ClosestEntry,
-    CostEntry,
-    FrontFile,
-    ModelEntry,
-    replace_file,
-)
-from hwsearch.units import Quantity, format_quantity
+from hwsearch.report.stored import CostEntry, FrontFile, ModelEntry
+from hwsearch.report.view import bits_summary, by_cost, one_line, speed_up
+from hwsearch.units import Quantity
 
-Entry = ModelEntry | BaselineEntry | ClosestEntry
 Cell = str | int | float | None
 Row = dict[str, Cell]
 
 FRONT_CSV: Final = "front.csv"
-#: What stands where a value does not exist.
-NOTHING: Final = "-"
-
-
-def one_line(text: str) -> str:
-    """Text of unknown origin without line breaks, control and direction characters."""
-    kept = (" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
-    return " ".join("".join(kept).split())
-
-
-def entry_name(entry: Entry) -> str:
-    """The trial of a searched model as "trial 17", the name of a baseline."""
-    if isinstance(entry, BaselineEntry):
-        return one_line(entry.name)
-    return "not a trial" if entry.trial is None else f"trial {entry.trial}"
-
-
-def bits_summary(entry: Entry) -> str:
-    """How many layers have which bits, the most frequent first: "W8A8 x 21, W16A16 x 5"."""
-    counts = sorted(entry.bits.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{bits} x {layers}" for bits, layers in counts) or NOTHING
-
-
-def pruning_summary(entry: Entry) -> str:
-    """The share of channels removed in each stage, in %: "0/25/50/50"."""
-    if not any(entry.pruning.values()):
-        return "none"
-    return "/".join(f"{100 * entry.pruning[stage]:.0f}" for stage in sorted(entry.pruning))
-
-
-def speed_up(front: FrontFile, entry: Entry) -> float | None:
-    """Latency of the dense fp32 baseline over that of the entry.
-
-    The baseline is that of the same backbone, or the first one when its backbone has none. None
-    when the run has no dense baseline or the entry's latency is 0.
-    """
-    dense = front.dense_baseline(entry.backbone)
-    if dense is None or entry.latency_ms.value == 0:
-        return None
-    return dense.latency_ms.value / entry.latency_ms.value
-
-
-def accuracy_cell(entry: Entry) -> str:
-    """Held-out accuracy in % with its 95 % interval: "97.2 (95.8 to 98.3)"."""
-    if entry.accuracy is None or entry.accuracy_ci95 is None:
-        return "not trained"
-    low, high = entry.accuracy_ci95
-    return f"{100 * entry.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def cost_cell(cost: CostEntry | None) -> str:
-    """A latency or an energy with its interval and without its unit: "8.21 (7.50 to 9.10)"."""
-    if cost is None:
-        return NOTHING
-    return f"{digits(cost.value)} ({digits(cost.low)} to {digits(cost.high)})"
-
-
-def digits(value: float) -> str:
-    """Three significant digits, no unit."""
-    return format_quantity("latency", value).split()[0]
-
-
-def speed_up_cell(front: FrontFile, entry: Entry) -> str:
-    """The speed-up over the dense fp32 baseline: "2.35 x"."""
-    ratio = speed_up(front, entry)
-    return NOTHING if ratio is None else f"{digits(ratio)} x"
-
-
-def by_cost(front: FrontFile) -> list[ModelEntry]:
-    """The models of the front, the fastest first; ties by trial."""
-    return sorted(front.front, key=lambda model: (model.latency_ms.value, model.trial))
-
-
-def front_rows(front: FrontFile) -> list[Row]:
-    """One row for each model of the front, the fastest first; the keys are those of front.csv."""
-    stages = sorted({stage for model in front.front for stage in model.pruning})
-    return [_row(front, model, stages) for model in by_cost(front)]
 
 
 def front_csv(front: FrontFile) -> str:
-    """The text of ``front.csv``; without a front the header alone."""
-    rows = front_rows(front)
-    header = list(rows[0]) if rows else list(_FIXED_COLUMNS)
+    """The text of ``front.csv``: a row for each model, the fastest first, below the header."""
+    stages = sorted({stage for model in front.front for stage in model.pruning})
     text = io.StringIO(newline="")
+    header = [*_FIXED_COLUMNS, *dict.fromkeys(map(_stage_column, stages))]
     writer = csv.DictWriter(text, fieldnames=header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(_row(front, model, stages) for model in by_cost(front))
     return text.getvalue()
-
-
-def write_front_csv(run_folder: Path, front: FrontFile) -> Path:
-    """Write ``front.csv`` into a run folder.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    path = run_folder / FRONT_CSV
-    replace_file(path, front_csv(front).encode())
-    return path
 
 
 def _row(front: FrontFile, model: ModelEntry, stages: list[str]) -> Row:
@@ -168,7 +71,7 @@ def _percent(fraction: float) -> float:
     return round(100 * fraction, 6)
 
 
-#: The header of an empty front: there is no model whose stages could be named.
+#: The columns of every front; those of its stages follow.
 _FIXED_COLUMNS: Final = (
     "trial",
     "pick",

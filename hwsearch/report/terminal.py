@@ -4,16 +4,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hwsearch.report.stored import BaselineEntry, FrontFile, ModelEntry
-from hwsearch.report.tables import (
-    bits_summary,
-    by_cost,
-    digits,
-    entry_name,
-    one_line,
-    pruning_summary,
-    speed_up_cell,
-)
+from hwsearch.report.stored import FrontFile
+from hwsearch.report.view import EntryView, Interval, one_line, view_front
 from hwsearch.units import format_quantity
 
 if TYPE_CHECKING:
@@ -41,13 +33,12 @@ def final_table(front: FrontFile) -> "Table":
     table.add_column("vs fp32", justify="right", no_wrap=True)
     table.add_column("size\nenergy", justify="right", no_wrap=True)
     table.add_column("pruned %, stage by stage\nbits x layers", overflow="fold")
-    rows: list[ModelEntry | BaselineEntry] = [*by_cost(front), *front.baselines]
-    for number, entry in enumerate(rows):
-        picked = entry is front.to_use
+    view = view_front(front)
+    for number, entry in enumerate([*view.models, *view.baselines], start=1):
         table.add_row(
-            *(Text(cell) for cell in _cells(front, entry, picked=picked)),
-            style="bold" if picked else "dim" if isinstance(entry, BaselineEntry) else None,
-            end_section=number == len(front.front) - 1,
+            *(Text(cell) for cell in _cells(entry)),
+            style="bold" if entry.picked else "dim" if entry.is_baseline else None,
+            end_section=number == len(view.models),
         )
     return table
 
@@ -85,9 +76,26 @@ def _print(front: FrontFile, console: "Console", folder: Path | None) -> None:
 
 def closing_lines(front: FrontFile) -> list[str]:
     """The sentences below the table."""
-    lines = _pick_lines(front) if front.front or front.picked_baseline else _empty_lines(front)
-    sources = {model.latency_ms.source for model in front.front}
-    if "predicted" in sources:
+    view = view_front(front)
+    reason = one_line(front.pick_reason)
+    closest = view.closest
+    if view.pick is not None:
+        kind = "the baseline " if view.pick.is_baseline else ""
+        lines = [f"Pick: {kind}{view.pick.name}, {view.pick.backbone}. {reason}"]
+    elif view.models:
+        lines = [f"No pick: {reason}"]
+    elif closest is None or front.closest is None:
+        lines = ["No searched model is better than the baselines; use the best that fits."]
+    else:
+        costs = [(quantity, front.closest.cost(quantity)) for quantity in view.limits]
+        known = [format_quantity(quantity, cost.value) for quantity, cost in costs if cost]
+        asked = ", ".join(view.limits.values())
+        lines = [
+            f"Nothing meets the budget of {asked} on {one_line(front.target)}.",
+            f"Closest: {closest.backbone} at {closest.input_px} px, {', '.join(known)}.",
+        ]
+        lines += [f"Least reachable {quantity}: {it}." for quantity, it in view.reachable.items()]
+    if any(model.source == "predicted" for model in view.models):
         evidence = one_line(front.profile.evidence)
         name = one_line(front.profile.name)
         lines.append(f"Latencies are predicted from profile {name} ({evidence}), not measured.")
@@ -97,42 +105,16 @@ def closing_lines(front: FrontFile) -> list[str]:
     return lines
 
 
-def _pick_lines(front: FrontFile) -> list[str]:
-    reason = one_line(front.pick_reason)
-    picked = front.to_use
-    if picked is None:
-        return [f"No pick: {reason}"]
-    kind = "the baseline " if isinstance(picked, BaselineEntry) else ""
-    return [f"Pick: {kind}{entry_name(picked)}, {one_line(picked.backbone)}. {reason}"]
+def _cells(entry: EntryView) -> list[str]:
+    def two_lines(it: Interval | None) -> str:
+        return "" if it is None else f"{it.value}\n{it.low}-{it.high}"
 
-
-def _empty_lines(front: FrontFile) -> list[str]:
-    if front.closest is None:
-        return ["No searched model is better than the baselines; use the best that fits."]
-    asked = ", ".join(format_quantity(budget.quantity, budget.limit) for budget in front.budgets)
-    lines = [f"Nothing meets the budget of {asked} on {one_line(front.target)}."]
-    closest = front.closest
-    costs = ((budget.quantity, closest.cost(budget.quantity)) for budget in front.budgets)
-    known = [format_quantity(quantity, cost.value) for quantity, cost in costs if cost]
-    lines.append(
-        f"Closest: {one_line(closest.backbone)} at {closest.input_px} px, {', '.join(known)}."
-    )
-    for quantity, least in (front.minimum_reachable or {}).items():
-        lines.append(f"Least reachable {quantity}: {format_quantity(quantity, least.value)}.")
-    return lines
-
-
-def _cells(front: FrontFile, entry: ModelEntry | BaselineEntry, *, picked: bool) -> list[str]:
-    low, high = (f"{100 * end:.1f}" for end in entry.accuracy_ci95)
-    latency = entry.latency_ms
-    energy = "" if entry.energy_mj is None else f"\n{digits(entry.energy_mj.value)} mJ"
-    pruning = pruning_summary(entry)
+    energy = "" if entry.energy_mj is None else f"\n{entry.energy_mj.value} mJ"
     return [
-        f"{'>' if picked else ' '} {entry_name(entry)}, {entry.input_px} px\n"
-        f"  {one_line(entry.backbone)}",
-        f"{100 * entry.accuracy:.1f}\n{low}-{high}",
-        f"{digits(latency.value)}\n{digits(latency.low)}-{digits(latency.high)}",
-        speed_up_cell(front, entry),
-        format_quantity("size", entry.size_bytes) + energy,
-        f"{'not pruned' if pruning == 'none' else pruning}\n{bits_summary(entry)}",
+        f"{'>' if entry.picked else ' '} {entry.name}, {entry.input_px} px\n  {entry.backbone}",
+        two_lines(entry.accuracy),
+        two_lines(entry.latency_ms),
+        entry.speed_up,
+        entry.size + energy,
+        f"{'not pruned' if entry.pruning == 'none' else entry.pruning}\n{entry.bits}",
     ]

@@ -8,23 +8,19 @@ are granted for the next one and so on, but half to its rivals.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from hwsearch.accuracy.base_training import WHOLE_SHARE
 from hwsearch.accuracy.base_weights import RECIPE_VERSION, read_base, start_identity
-from hwsearch.accuracy.cached_network import cache_error
 from hwsearch.accuracy.training import UNLIMITED_STEPS, Recipe, Score
-from hwsearch.files import cache_folder, write_atomically
+from hwsearch.cache import CacheEntry, content_key
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.space.candidate import STAGES, canonical_json
 from hwsearch.space.knobs import Knobs
@@ -33,8 +29,6 @@ from hwsearch.study.candidates.training_context import Base, TrainingContext
 from hwsearch.study.clock import Clock
 from hwsearch.study.executor.base import Done, Executor, Failed, Paused
 from hwsearch.study.work.base import Finish, TrainBase, Trained, TrainOn
-
-_LOG = logging.getLogger(__name__)
 
 #: Of the time that a backbone would get if all stayed, what it gets in the first round.
 _FIRST_SHARE: Final = 0.1
@@ -453,7 +447,7 @@ def _read(
 
 
 class _Known:
-    """The outcome of a competition in the cache: a JSON file beside the base networks."""
+    """The outcome of a competition in the cache."""
 
     def __init__(
         self, pricing: PricingContext, training: TrainingContext, entrants: Sequence[_Entrant]
@@ -484,7 +478,7 @@ class _Known:
     def base_key(self, ref: BackboneRef, px: int, total: float) -> str:
         """The key under which a base network of this competition is kept."""
         parts = [self._parts, ref.identity(), px, f"{total:.6g}"]
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        return content_key(parts)
 
     def read(self, total_s: float | None) -> Outcome | None:
         """The stored outcome, if it was trained for about as long; None if there is none.
@@ -492,36 +486,28 @@ class _Known:
         Args:
             total_s: seconds of all slots together; None where the effort decides.
         """
-        path = self._path(timed=total_s is not None)
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if total_s is not None and total_s > _SERVES * float(stored["total"]):
-                return None
-            keys = {str(name): str(key) for name, key in stored["bases"].items()}
-            stopped = {str(name): str(why) for name, why in stored["stopped"].items()}
-        except FileNotFoundError:
+        stored = self._entry(timed=total_s is not None).read()
+        if stored is None or (total_s is not None and total_s > _SERVES * stored["total"]):
             return None
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            _LOG.warning("'%s' is corrupt (%s); base networks are trained again", path, error)
-            return None
-        found = _read(self._training, self._entrants, keys)
-        return None if found is None else replace(found, stopped=stopped)
+        found = _read(self._training, self._entrants, stored["bases"])
+        return None if found is None else replace(found, stopped=stored["stopped"])
 
     def keep(self, outcome: Outcome, total: float, *, timed: bool) -> None:
         """Store an outcome whose base networks are kept."""
-        path = self._path(timed=timed)
         content = {
             "total": total,
             "bases": base_names(outcome),
             "stopped": dict(outcome.stopped),
         }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, canonical_json(content).encode())
-        except OSError as error:
-            raise cache_error(path.parent, error) from error
+        entry = self._entry(timed=timed)
+        with entry.locked():
+            entry.write(canonical_json(content).encode())
 
-    def _path(self, *, timed: bool) -> Path:
-        kind = "seconds" if timed else "steps"
-        digest = hashlib.sha256(f"{kind}:{self._parts}".encode()).hexdigest()
-        return cache_folder() / "base" / f"competition-{digest}.json"
+    def _entry(self, *, timed: bool) -> CacheEntry[dict[str, Any]]:
+        return CacheEntry(
+            kind="competition",
+            key=content_key(["seconds" if timed else "steps", self._parts]),
+            decode=json.loads,
+            named="networks",
+            remade="base networks are trained again",
+        )

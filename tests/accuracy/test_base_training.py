@@ -51,9 +51,12 @@ def test_training_when_cut_into_parts_gives_the_same_weights() -> None:
 
 
 def test_anneal_when_elastic_leaves_narrow_networks_that_work() -> None:
-    work = begin()
-    work.train_whole(30)
+    work, told, before = begin(), list[tuple[int, int]](), torch.get_rng_state()
+    work.train_whole(30, on_step=lambda done, of: told.append((done, of)))
+    assert told == [(step, 30) for step in range(1, 31)]
     work.anneal(60, widths=WIDTHS)
+    assert work.steps == 90
+    assert torch.equal(torch.get_rng_state(), before)
     assert narrow_accuracy(work, 0.5) > 0.8
     data = make_data()
     assert evaluate(work.model, data.validation, data).accuracy > 0.9
@@ -65,21 +68,6 @@ def test_anneal_when_nothing_can_be_removed_trains_the_whole_network_only() -> N
     plain.anneal(6, widths=None)
     assert work.importance is None
     assert same_weights(work.model, plain.model)
-
-
-def test_training_leaves_the_global_generator_alone() -> None:
-    work, before = begin(), torch.get_rng_state()
-    work.train_whole(2)
-    work.anneal(2, widths=WIDTHS)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_training_tells_its_steps() -> None:
-    work, told = begin(), list[tuple[int, int]]()
-    work.train_whole(3, on_step=lambda done, of: told.append((done, of)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    assert work.steps == 3
-    assert work.train_s > 0
 
 
 class Clock:

@@ -1,14 +1,10 @@
 import dataclasses
-import hashlib
 import importlib
 import json
-import logging
-import os
 import shutil
-import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +13,18 @@ import safetensors.torch
 import timm
 import torch
 from torch import nn
+from training_fixtures import PX, make_data, same_weights
 
 from hwsearch.accuracy import base_weights
 from hwsearch.accuracy.base_training import BaseTraining
 from hwsearch.accuracy.base_weights import BaseNetwork, base_network
-from hwsearch.accuracy.data.dataset import (
-    Augmentation,
-    DataSet,
-    Split,
-    make_data_set,
-    resized_images,
-)
+from hwsearch.accuracy.data.dataset import Augmentation, DataSet
 from hwsearch.accuracy.elastic import Widths
 from hwsearch.accuracy.training import Recipe, evaluate
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.files import write_atomically
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint
 
-PX = 8
 RECIPE = Recipe(steps=4, batch_size=16, learning_rate=0.05, seed=0)
 FACTORY = """
 from torch import nn
@@ -52,39 +41,9 @@ def tiny(num_classes, width=4):
     )
 """
 OWN = BackboneRef(name="base_weights_factory:tiny", classes=3)
+DATA = make_data(48, sides=(10, 16, 32))
+UNFLIPPED = Augmentation(flip=False, shift_fraction=0.1)
 TIMM = BackboneRef(name="mobilenetv3_small_050", classes=3, stem_stride=1)
-
-
-def make_data(seed: int = 0) -> DataSet:
-    """Noise told apart by its brightest channel, at the sides that the networks here take."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def split(count: int) -> Split:
-        labels = torch.arange(count) % 3
-        images = torch.randint(0, 120, (count, 3, PX, PX), generator=generator)
-        images[torch.arange(count), labels] += 100
-        return Split(images=images.to(torch.uint8), labels=labels)
-
-    def larger(split: Split, px: int) -> Split:
-        return Split(images=resized_images(split.images, px), labels=split.labels)
-
-    train, validation, test = split(48), split(24), split(3)
-    return make_data_set(
-        name="made up",
-        source="test",
-        class_names=("red", "green", "blue"),
-        splits=(train, validation, test),
-        other_sides={
-            px: (larger(train, px), larger(validation, px), larger(test, px)) for px in (10, 16, 32)
-        },
-        flip=False,
-        shift_fraction=0.0,
-    )
-
-
-def flipped(data: DataSet) -> DataSet:
-    """The same pictures, mirrored at random in training."""
-    return dataclasses.replace(data, augmentation=Augmentation(flip=True, shift_fraction=0.0))
 
 
 class Counter:
@@ -147,7 +106,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def get(**changes: Any) -> BaseNetwork:  # noqa: ANN401 - arguments of base_network
-    arguments = {"ref": OWN, "data": make_data(), "px": PX, "recipe": RECIPE, **changes}
+    arguments = {"ref": OWN, "data": DATA, "px": PX, "recipe": RECIPE, **changes}
     return base_network(
         arguments.pop("ref"),
         arguments.pop("data"),
@@ -155,16 +114,6 @@ def get(**changes: Any) -> BaseNetwork:  # noqa: ANN401 - arguments of base_netw
         arguments.pop("recipe"),
         **arguments,
     )
-
-
-def file_of(base: BaseNetwork, folder: Path) -> Path:
-    return folder / "cache" / "base" / f"{base.key}.safetensors"
-
-
-def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert list(first) == list(second)
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def timm_file(path: Path, classes: int = 7, name: str = TIMM.name) -> dict[str, torch.Tensor]:
@@ -185,39 +134,38 @@ def into_hub(hub: Path, name: str = TIMM.name) -> dict[str, torch.Tensor]:
     return timm_file(snapshot / "model.safetensors", classes=10, name=name)
 
 
-def test_base_when_called_twice_is_read_and_not_trained(trainings: Counter) -> None:
-    first, second = get(), get()
+@pytest.mark.parametrize("widths", [None, Widths(ratios=(0.0, 0.5), granularity=1)])
+def test_base_when_called_twice_is_read_and_not_trained(
+    widths: Widths | None, trainings: Counter
+) -> None:
+    first, second = get(widths=widths), get(widths=widths)
     assert (first.cached, second.cached) == (False, True)
     assert len(trainings.recipes) == 1
-    assert_same_weights(first.model, second.model)
-    assert dataclasses.replace(first, model=second.model, cached=True).__dict__ == second.__dict__
+    assert same_weights(first.model, second.model)
+    assert (first.importance is None) == (widths is None)
+    importances = [
+        {name: list(found) for name, found in (base.importance or {}).items()}
+        for base in (first, second)
+    ]
+    assert importances[0] == importances[1]
+    alike = dataclasses.replace(
+        first, model=second.model, cached=True, importance=second.importance
+    )
+    assert alike.__dict__ == second.__dict__
 
 
 def test_base_is_dense_in_evaluation_mode_and_scored_right() -> None:
-    data = make_data()
-    base = get(data=data)
+    steps: list[tuple[int, int]] = []
+    base = get(on_step=lambda step, of: steps.append((step, of)))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert base.source == "trained"
     assert base.train_s > 0
     assert not any(module.training for module in base.model.modules())
-    assert base.validation == evaluate(base.model, data.validation, data)
+    assert base.validation == evaluate(base.model, DATA.validation, DATA)
     convolution = base.model.get_submodule("0")
     assert isinstance(convolution, nn.Conv2d)
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
     assert int(base.model.get_buffer("1.num_batches_tracked")) > 0  # buffers are kept too
-
-
-def test_base_leaves_the_global_generator_alone() -> None:
-    before = torch.get_rng_state()
-    get()
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_training_reports_its_steps_and_reading_none() -> None:
-    steps: list[tuple[int, int]] = []
-    get(on_step=lambda step, of: steps.append((step, of)))
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    get(on_step=lambda step, of: steps.append((step, of)))
-    assert len(steps) == 4
 
 
 @pytest.mark.parametrize(
@@ -225,8 +173,8 @@ def test_training_reports_its_steps_and_reading_none() -> None:
     [
         {"recipe": dataclasses.replace(RECIPE, seed=1)},
         {"recipe": dataclasses.replace(RECIPE, steps=3)},
-        {"data": make_data(1)},
-        {"data": flipped(make_data())},
+        {"data": make_data(48, seed=1)},
+        {"data": dataclasses.replace(DATA, augmentation=UNFLIPPED)},
         {"px": 10},
         {"ref": dataclasses.replace(OWN, arguments='{"width": 6}')},
         {"widths": Widths(ratios=(0.0, 0.5), granularity=1)},
@@ -245,143 +193,30 @@ def test_key_differs_when_the_users_source_does(own_factory: Path) -> None:
     assert get().key != first.key
 
 
-def test_importance_of_an_elastic_base_is_read_as_it_was_stored() -> None:
-    widths = Widths(ratios=(0.0, 0.5), granularity=1)
-    first, second = get(widths=widths), get(widths=widths)
-    assert (first.cached, second.cached) == (False, True)
-    assert first.importance is not None
-    assert second.importance is not None
-    assert {name: list(found) for name, found in first.importance.items()} == {
-        name: list(found) for name, found in second.importance.items()
-    }
-    assert get().importance is None
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "another network"])
-def test_corrupt_file_is_remade_with_a_note(
-    damage: str, own_factory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = get()
-    path = file_of(first, own_factory)
-    content = path.read_bytes()
-    if damage == "another network":
-        header = {"hwsearch": json.dumps({"correct": 1, "total": 2, "source": "x", "train_s": 1})}
-        safetensors.torch.save_file({"a": torch.zeros(1)}, path, header)
-    else:
-        path.write_bytes(
-            {"truncated": content[:-5], "empty": b"", "garbage": b"\x07" * 300}[damage]
-        )
-    with caplog.at_level(logging.WARNING):
-        again = get()
-    assert not again.cached
-    assert "is corrupt" in caplog.text
-    assert "trained again" in caplog.text
-    assert_same_weights(first.model, again.model)
-    assert get().cached
-
-
-def test_leftovers_of_a_killed_writer_are_removed(own_factory: Path) -> None:
-    base = get()
-    path = file_of(base, own_factory)
-    path.unlink()
-    leftover = path.with_name(f"{path.name}.x1.tmp")
-    leftover.write_bytes(b"half")
-    other = path.with_name("other.safetensors.x1.tmp")
-    other.write_bytes(b"of another writer, perhaps alive")
-    assert not get().cached
-    assert not leftover.exists()
-    assert other.exists()
-
-
 def test_two_threads_that_want_the_same_base_train_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter(delay_s=0.2)
     monkeypatch.setattr(base_weights, "BaseTraining", counter)
-    found: list[BaseNetwork] = []
-    threads = [threading.Thread(target=lambda: found.append(get())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = [future.result() for future in [pool.submit(get), pool.submit(get)]]
     assert len(counter.recipes) == 1
     assert sorted(base.cached for base in found) == [False, True]
-    assert_same_weights(found[0].model, found[1].model)
+    assert same_weights(found[0].model, found[1].model)
 
 
-PROCESS = """
-import sys, time
-from pathlib import Path
-import test_base_weights as tests
-from hwsearch.accuracy import base_weights
-
-mark, seconds = Path(sys.argv[1]), float(sys.argv[2])
-begin = base_weights.BaseTraining
-
-def slow(*arguments, **more):
-    mark.touch()
-    time.sleep(seconds)
-    return begin(*arguments, **more)
-
-base_weights.BaseTraining = slow
-print(tests.get().cached)
-"""
-
-
-def start_process(folder: Path, mark: str, seconds: float) -> subprocess.Popen[str]:
-    paths = [Path(__file__).parent, Path(base_weights.__file__).parents[2], folder]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, "-c", PROCESS, str(folder / mark), str(seconds)]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-def test_two_processes_train_once_and_a_killed_one_frees_the_lock(own_factory: Path) -> None:
-    killed = start_process(own_factory, "killed", 600)
-    while not (own_factory / "killed").exists():
-        assert killed.poll() is None
-        time.sleep(0.05)
-    others = [start_process(own_factory, f"other{n}", 0.5) for n in range(2)]
-    time.sleep(0.5)
-    killed.kill()
-    killed.communicate()
-    outputs = sorted(process.communicate(timeout=120)[0].strip() for process in others)
-    assert outputs == ["False", "True"]
-    assert [(own_factory / f"other{n}").exists() for n in range(2)].count(True) == 1
-
-
-def test_cache_that_cannot_be_made_is_one_line(
-    own_factory: Path, monkeypatch: pytest.MonkeyPatch
+def test_base_when_a_users_function_makes_another_network_is_trained_again(
+    own_factory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (own_factory / "file").touch()
-    monkeypatch.setenv("HWSEARCH_CACHE", str(own_factory / "file"))
-    with pytest.raises(
-        HostError, match=r"cannot be kept in '.*' \(.*\); free some .*HWSEARCH_CACHE"
-    ):
-        get()
-
-
-def test_full_disk_is_one_line_and_leaves_nothing(
-    own_factory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(HostError, match="No space left on device") as caught:
-        get()
-    assert "\n" not in str(caught.value)
-    assert [path.suffix for path in (own_factory / "cache" / "base").iterdir()] in ([".lock"], [])
-
-
-def test_write_atomically_replaces_all_or_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert not list(tmp_path.glob("*.tmp"))
+    source = "import os\n" + FACTORY.replace("width=4", "width=int(os.environ['WIDTH'])")
+    (own_factory / "base_weights_factory.py").write_text(source)
+    bases = []
+    for width in ("4", "6"):
+        monkeypatch.setenv("WIDTH", width)
+        sys.modules.pop("base_weights_factory", None)
+        bases.append(get())
+    assert [base.cached for base in bases] == [False, False]
+    assert bases[0].key == bases[1].key, "what the source reads is not known"
+    assert "the base network is trained again" in caplog.text
+    assert get().cached
 
 
 def test_own_file_is_tuned_from_its_weights_and_not_trained(
@@ -419,37 +254,26 @@ def test_vit_file_of_another_size_is_resampled(trainings: Counter, own_factory: 
     assert base.model.get_parameter("pos_embed").shape == (1, 5, 24)
 
 
-def test_file_of_another_network_is_refused_with_the_first_keys(own_factory: Path) -> None:
-    weights = own_factory / "wide.safetensors"
-    wide = build(dataclasses.replace(OWN, arguments='{"width": 6}'), PX)
-    safetensors.torch.save_file(wide.state_dict(), weights)
-    message = (
-        r"do not fit 'base_weights_factory:tiny': '0.weight' has the shape \(6, 3, 3, 3\) instead "
-        r"of \(4, 3, 3, 3\), '1.weight' .* and 2 more; give weights of the same network"
-    )
-    with pytest.raises(BackboneError, match=message):
-        get(weights=weights)
-
-
-def test_file_that_lacks_or_adds_keys_is_refused(own_factory: Path) -> None:
-    weights = own_factory / "renamed.safetensors"
-    state = build(OWN, PX).state_dict()
-    state["module.0.weight"] = state.pop("0.weight")
-    safetensors.torch.save_file(state, weights)
-    message = "'0.weight' is missing, 'module.0.weight' is not in the network"
-    with pytest.raises(BackboneError, match=message):
-        get(weights=weights)
-
-
-@pytest.mark.parametrize("content", [None, b"\x80\x02}q\x00."], ids=["no file", "pickle"])
-def test_file_that_is_none_or_no_safetensors_is_refused(
-    content: bytes | None, own_factory: Path
-) -> None:
-    weights = own_factory / "weights.bin"
-    if content is not None:
-        weights.write_bytes(content)
-    with pytest.raises(BackboneError, match=r"cannot be read \(.*\); give a safetensors file"):
-        get(weights=weights)
+def test_file_of_another_network_is_refused_with_the_first_differences(own_factory: Path) -> None:
+    weights = own_factory / "other.safetensors"
+    wide = build(dataclasses.replace(OWN, arguments='{"width": 6}'), PX).state_dict()
+    renamed = build(OWN, PX).state_dict()
+    renamed["module.0.weight"] = renamed.pop("0.weight")
+    for state, message in (
+        (
+            wide,
+            r"do not fit 'base_weights_factory:tiny': '0.weight' has the shape \(6, 3, 3, 3\) "
+            r"instead of \(4, 3, 3, 3\), '1.weight' .* and 2 more; give weights of",
+        ),
+        (renamed, "'0.weight' is missing, 'module.0.weight' is not in the network"),
+    ):
+        safetensors.torch.save_file(state, weights)
+        with pytest.raises(BackboneError, match=message):
+            get(weights=weights)
+    weights.write_bytes(b"\x80\x02}q\x00.")  # a pickle
+    for path in (weights, own_factory / "gone.safetensors"):
+        with pytest.raises(BackboneError, match=r"cannot be read \(.*\); give a safetensors file"):
+            get(weights=path)
 
 
 def test_pretrained_weights_are_found_in_the_local_cache(trainings: Counter, hub: Path) -> None:
@@ -460,13 +284,6 @@ def test_pretrained_weights_are_found_in_the_local_cache(trainings: Counter, hub
     automatic = get(ref=TIMM, weights="auto", px=16)
     assert automatic.cached
     assert automatic.key == base.key
-
-
-def test_auto_without_pretrained_weights_is_scratch(hub: Path) -> None:
-    assert list(hub.iterdir()) == []
-    automatic = get(ref=TIMM, px=16)
-    assert automatic.source == "trained"
-    assert get(ref=TIMM, px=16, weights="scratch").cached
 
 
 def test_auto_with_weights_that_do_not_fit_is_scratch_with_a_note(
@@ -481,44 +298,31 @@ def test_auto_with_weights_that_do_not_fit_is_scratch_with_a_note(
         get(ref=TIMM, px=16, weights="pretrained")
 
 
-def test_pretrained_when_not_cached_says_how_to_go_on(hub: Path) -> None:
-    message = (
-        r"of 'mobilenetv3_small_050' \(timm/mobilenetv3_small_050.lamb_in1k\) are not in the local "
-        "Hugging Face cache and downloads are off; allow the download, give the path"
-    )
-    with pytest.raises(HostError, match=message):
-        get(ref=TIMM, weights="pretrained")
-
-
 def test_download_when_offline_is_one_line(hub: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(HostError, match=r"cannot be downloaded, .* offline \(.*\); conn") as caught:
         get(ref=TIMM, weights="pretrained", download=True)
     assert "\n" not in str(caught.value)
     assert get(ref=TIMM, weights="auto", download=True, px=16).source == "trained"
+    assert get(ref=TIMM, weights="scratch", px=16).cached
     assert "training starts from random weights" in caplog.text
-
-
-def test_pretrained_of_an_own_function_is_refused() -> None:
-    with pytest.raises(BackboneError, match="is a function of yours and has no pretrained weights"):
-        get(weights="pretrained")
-    assert get(weights="auto").source == "trained"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        (OWN.name, "is a function of yours and has no pretrained weights"),
+        (
+            TIMM.name,
+            r"of 'mobilenetv3_small_050' \(timm/mobilenetv3_small_050.lamb_in1k\) are not in the "
+            "local Hugging Face cache and downloads are off; allow the download, give the path",
+        ),
         ("no_such_net", "timm has no backbone 'no_such_net'"),
         ("resnet18.no_such_tag", "timm has no weights 'resnet18.no_such_tag'"),
         ("resnet50t", "timm has no pretrained weights for 'resnet50t'; use weights 'auto'"),
     ],
 )
-def test_pretrained_of_an_unknown_name_is_refused(name: str, message: str) -> None:
-    with pytest.raises(BackboneError, match=message):
+def test_pretrained_weights_that_cannot_be_had_are_refused(
+    hub: Path, name: str, message: str
+) -> None:
+    with pytest.raises((BackboneError, HostError), match=message):
         get(ref=BackboneRef(name=name, classes=3), weights="pretrained")
-
-
-def test_identity_of_a_file_is_that_of_its_content(own_factory: Path) -> None:
-    path = own_factory / "x"
-    path.write_bytes(b"content")
-    start = base_weights._Start(source="file", path=path)
-    assert start.identity() == f"file:{hashlib.sha256(b'content').hexdigest()}"

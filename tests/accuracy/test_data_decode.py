@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,32 @@ def test_every_format_gives_its_colour_when_uniform(tmp_path: Path, suffix: str)
     assert np.abs(pixels.astype(int) - RED).max() <= tolerance
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA"])
-def test_every_png_mode_gives_white_when_white(tmp_path: Path, mode: str) -> None:
-    path = save(tmp_path / "a.png", Image.new("RGB", (9, 9), "white").convert(mode))
-    assert (decode_file(path, PX) == 255).all()
+def palette() -> Image.Image:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    return image
 
 
-@pytest.mark.parametrize(("mode", "level"), [("L", 77), ("LA", (77, 255))])
-def test_grey_becomes_three_equal_channels(tmp_path: Path, mode: str, level: int) -> None:
-    path = save(tmp_path / "a.png", Image.new(mode, (9, 9), level))
-    assert (decode_file(path, PX) == 77).all()
+@pytest.mark.parametrize(
+    ("image", "options", "level"),
+    [
+        *(
+            (Image.new("RGB", (9, 9), "white").convert(mode), {}, 255)
+            for mode in ("1", "P", "RGBA")
+        ),
+        (Image.new("L", (9, 9), 77), {}, 77),
+        (Image.new("LA", (9, 9), (77, 255)), {}, 77),
+        (Image.new("RGBA", (8, 8), (10, 20, 30, 0)), {}, 255),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 51)), {}, 204),
+        (palette(), {}, 9),
+        (palette(), {"transparency": 1}, 255),
+        (palette(), {"transparency": b"\x80\x00"}, 255),
+    ],
+)
+def test_grey_palettes_and_transparency_give_what_lies_on_white(
+    tmp_path: Path, image: Image.Image, options: dict[str, Any], level: int
+) -> None:
+    assert (decode_files([save(tmp_path / "a.png", image, **options)], PX) == level).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -68,53 +83,30 @@ def test_16_bit_grey_is_scaled_to_8_bits_not_cut(tmp_path: Path, suffix: str) ->
     path = save(tmp_path / f"a.{suffix}", Image.fromarray(np.tile(levels[:, None], (1, 6))))
     expected = np.rint(levels / 257)
     assert decode_file(path, 6)[:, 0, 0].tolist() == expected.tolist()
-
-
-def test_16_bit_pgm_is_scaled_too(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5 2 2 65535\n" + b"\xff\xff" * 4)
     assert (decode_file(tmp_path / "a.pgm", 4) == 255).all()
 
 
-def test_32_bit_pixels_are_refused_when_beyond_16_bits(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.tiff", Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)))
-    with pytest.raises(DataError, match="32-bit pixels have no stated range; save it with 8"):
-        decode_file(path, PX)
-
-
-def test_float_pixels_are_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.tiff", Image.fromarray(np.ones((4, 4), dtype=np.float32)))
-    with pytest.raises(DataError, match=r"a\.tiff' cannot be read \(floating-point pixels"):
-        decode_file(path, PX)
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (
+            np.full((4, 4), 70000, dtype=np.int32),
+            "32-bit pixels have no stated range; save it with",
+        ),
+        (np.ones((4, 4), dtype=np.float32), r"a\.tiff' cannot be read \(floating-point pixels"),
+    ],
+)
+def test_pixels_without_a_range_are_refused(
+    tmp_path: Path, pixels: np.ndarray, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        decode_file(save(tmp_path / "a.tiff", Image.fromarray(pixels)), PX)
 
 
 def test_cmyk_jpeg_gives_its_colour(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (40, 40), (0, 255, 255, 0)))
     assert np.abs(decode_file(path, PX).astype(int) - (255, 0, 0)).max() <= 4
-
-
-def test_transparent_parts_become_white(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", Image.new("RGBA", (8, 8), (10, 20, 30, 0)))
-    assert (decode_file(path, PX) == 255).all()
-
-
-def test_half_transparent_is_half_white(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 51)))
-    assert (decode_file(path, PX) == 204).all()
-
-
-def test_palette_with_a_transparent_colour_becomes_white_there(tmp_path: Path) -> None:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([0, 0, 0, 9, 9, 9])
-    path = save(tmp_path / "a.png", image, transparency=1)
-    assert (decode_file(path, PX) == 255).all()
-
-
-@pytest.mark.parametrize("transparency", [b"\x00\x00", b"\x00\x80"])
-def test_palette_with_alpha_bytes_is_composited(tmp_path: Path, transparency: bytes) -> None:
-    image = Image.new("P", (8, 8), 0)
-    image.putpalette([0, 0, 0, 9, 9, 9])
-    path = save(tmp_path / "a.png", image, transparency=transparency)
-    assert (decode_files([path], PX) == 255).all()
 
 
 def test_gif_gives_its_first_frame(tmp_path: Path) -> None:
@@ -123,32 +115,12 @@ def test_gif_gives_its_first_frame(tmp_path: Path) -> None:
     assert (decode_file(path, PX) == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 2), (16, 16), (17, 33)])
-def test_any_size_becomes_square(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = save(tmp_path / "a.png", Image.new("RGB", size, RED))
-    assert (decode_file(path, PX) == RED).all()
-
-
-@pytest.mark.parametrize("size", [(1, 20000), (20000, 1)])
+@pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (1, 1), (3, 1)])
 def test_a_strip_keeps_its_middle(tmp_path: Path, size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "black")
     x, y = (size[0] - 1) // 2, (size[1] - 1) // 2
     image.putpixel((x, y), RED)
     assert (decode_file(save(tmp_path / "a.png", image), PX) == RED).all()
-
-
-def test_the_long_side_is_cut_equally(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 16), "black")
-    image.paste(RED, (12, 0, 28, 16))
-    assert (decode_file(save(tmp_path / "a.png", image), PX) == RED).all()
-    turned = image.transpose(Image.Transpose.ROTATE_90)
-    assert (decode_file(save(tmp_path / "b.png", turned), PX) == RED).all()
-
-
-def test_a_picture_of_the_right_size_is_not_changed(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (PX, PX, 3), dtype=np.uint8)
-    path = save(tmp_path / "a.png", Image.fromarray(pixels))
-    assert np.array_equal(decode_file(path, PX), pixels)
 
 
 def test_shrinking_is_antialiased_as_torch_does_it() -> None:
@@ -162,28 +134,15 @@ def test_shrinking_is_antialiased_as_torch_does_it() -> None:
     assert np.abs(fit_picture(Image.fromarray(pixels), PX) - expected.numpy()).max() <= 1
 
 
-def test_a_fine_chequerboard_becomes_grey_when_shrunk() -> None:
-    board = (np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    assert np.abs(fit_picture(Image.fromarray(board), PX).astype(int) - 127).max() <= 3
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
-    # What a camera would store for an upright scene, from the definition of the tag.
-    to_stored: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: a[:, ::-1].transpose(1, 0, 2),
-        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda a: a[::-1].transpose(1, 0, 2),
-    }
     upright = np.asarray(quarters())
+    # What a camera would store for an upright scene, from the definition of the tag.
+    turned = [upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1]]
+    turned += [turned[at].transpose(1, 0, 2) for at in (0, 1, 2, 3)]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(to_stored[orientation](upright)))
+    stored = Image.fromarray(np.ascontiguousarray(turned[orientation - 1]))
     path = save(tmp_path / "a.png", stored, exif=exif)
     assert np.array_equal(decode_file(path, 32), upright)
 
@@ -210,26 +169,14 @@ def test_too_many_pixels_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "big.png", Image.new("RGB", (40, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert decode_files([path], PX).shape == (1, 3, PX, PX), "Pillow's warning is none of ours"
     monkeypatch.setattr(decode, "_MOST_PIXELS", 1000)
     with pytest.raises(DataError, match=r"big\.png' cannot be read \(40 x 40 pixels are more"):
-        decode_file(path, PX)
-
-
-def test_decompression_bombs_are_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(tmp_path / "bomb.png", Image.new("1", (60, 60)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(DataError, match=r"bomb\.png' cannot be read \(it has more than 90,000,000"):
-        decode_file(path, PX)
-
-
-def test_pictures_near_the_bomb_limit_raise_no_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(tmp_path / "large.png", Image.new("RGB", (40, 40), RED))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert decode_files([path], PX).shape == (1, 3, PX, PX)
+        decode_files([path], PX)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DataError, match=r"big\.png' cannot be read \(it has more than 1,000"):
+        decode_files([path], PX)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tiff", "webp"])
@@ -242,32 +189,43 @@ def test_truncated_pictures_are_refused_by_name(tmp_path: Path, suffix: str) -> 
         decode_file(path, PX)
 
 
-@pytest.mark.parametrize("content", [b"no picture at all", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
-def test_corrupt_pictures_are_refused_by_full_path(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no picture at all", r"cannot be read \(.*\); remove or replace it"),
+        (b"\xff\xd8\xff", r"cannot be read \(.*\); remove or replace it"),
+        (b"\x89PNG\r\n\x1a\n", r"cannot be read \(.*\); remove or replace it"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", r"not a picture of the kinds JPEG, PNG, BMP"),
+        (b"", "is an empty file; remove or replace it"),
+        (None, r"cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_full_path(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "bad.jpg"
-    path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^picture '{path}' .*{message}"):
         decode_file(path, PX)
-    assert str(path) in str(caught.value)
-    assert str(caught.value).endswith("; remove or replace it")
 
 
-def test_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "none.jpg").touch()
-    with pytest.raises(DataError, match=r"none\.jpg' is an empty file; remove or replace it"):
-        decode_file(tmp_path / "none.jpg", PX)
-
-
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be read \(No such file or directory\)"):
-        decode_file(tmp_path / "gone.png", PX)
-
-
-def test_other_kinds_of_file_are_not_opened(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    Image.new("RGB", (8, 8)).save(path, format="EPS")
-    with pytest.raises(DataError, match="not a picture of the kinds JPEG, PNG, BMP"):
-        decode_file(path, PX)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_flipped_bytes_give_pixels_or_a_data_error(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.bin"
+    quarters().save(path, format=kind)
+    content = path.read_bytes()
+    for _ in range(60):
+        broken = bytearray(content)
+        for _ in range(4):
+            broken[rng.integers(len(broken))] = rng.integers(256)
+        path.write_bytes(broken)
+        try:
+            result = str(decode_file(path, PX).shape)
+        except DataError as error:
+            result = str(error)
+        assert result == "(16, 16, 3)" or f"picture '{path}' cannot be read (" in result
 
 
 def test_order_is_kept_and_progress_counts_up(tmp_path: Path) -> None:
@@ -316,26 +274,3 @@ def test_pictures_beyond_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch)
         require_memory(2605, [64])
     with pytest.raises(HostError, match=r"2604 pictures of 8 and 64 px need .* or fewer pictures"):
         require_memory(2604, [8, 64])
-
-
-def pixels_or_problem(path: Path) -> str:
-    try:
-        return str(decode_file(path, PX).shape)
-    except DataError as error:
-        return str(error)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_flipped_bytes_give_pixels_or_a_data_error(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    path = tmp_path / "a.bin"
-    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
-        quarters().save(path, format=kind)
-        content = path.read_bytes()
-        for _ in range(30):
-            broken = bytearray(content)
-            for _ in range(4):
-                broken[rng.integers(len(broken))] = rng.integers(256)
-            path.write_bytes(broken)
-            result = pixels_or_problem(path)
-            assert result == "(16, 16, 3)" or f"picture '{path}' cannot be read (" in result

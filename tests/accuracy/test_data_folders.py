@@ -15,7 +15,7 @@ from hwsearch.errors import DataError
 def fill(root: Path, classes: dict[str, int], suffix: str = "png") -> Path:
     """Empty files do: this room does not open pictures."""
     for name, count in classes.items():
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for n in range(count):
             (root / name / f"{n}.{suffix}").touch()
     return root
@@ -42,45 +42,6 @@ def test_lone_held_out_folder_is_the_test_split(tmp_path: Path, held_out: str) -
     assert set(layout.parts) == {"train", "test"}
     assert layout.held_out == held_out
     assert labels(tmp_path, "test") == [(f"{held_out}/a/0.png", 0), (f"{held_out}/b/0.png", 1)]
-
-
-def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
-    for name, count in (("train", 3), ("val", 2), ("test", 1)):
-        fill(tmp_path / name, {"a": count, "b": count})
-    layout = find_layout(tmp_path)
-    assert {part: len(files) for part, files in layout.parts.items()} == {
-        "train": 6,
-        "validation": 4,
-        "test": 2,
-    }
-    assert labels(tmp_path, "validation")[0] == ("val/a/0.png", 0)
-
-
-def test_train_folder_alone_can_be_split(tmp_path: Path) -> None:
-    fill(tmp_path / "train", {"a": 3, "b": 3})
-    with pytest.raises(DataError, match="has train/ but neither test/ nor val/; add one of them"):
-        find_layout(tmp_path)
-    assert list(find_layout(tmp_path / "train").parts) == ["all"]
-
-
-def test_folders_beside_a_split_are_listed_as_left_out(tmp_path: Path) -> None:
-    for name in ("train", "test", "masks"):
-        fill(tmp_path / name, {"a": 2, "b": 2})
-    assert find_layout(tmp_path).left_out == ("masks",)
-
-
-def test_held_out_without_train_is_refused(tmp_path: Path) -> None:
-    for name in ("val", "test"):
-        fill(tmp_path / name, {"a": 2, "b": 2})
-    with pytest.raises(DataError, match="has test/ and val/ but no train/; add it"):
-        find_layout(tmp_path)
-
-
-def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
-    for name in ("train", "val", "valid"):
-        fill(tmp_path / name, {"a": 2, "b": 2})
-    with pytest.raises(DataError, match="has both val/ and valid/ for validation; keep one"):
-        find_layout(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -136,23 +97,36 @@ def test_order_does_not_depend_on_the_disk(tmp_path: Path) -> None:
     assert paths == ["a/1.png", "a/10.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
 
 
-def test_empty_class_folder_is_named(tmp_path: Path) -> None:
-    fill(tmp_path, {"a": 3, "b": 3, "empty": 0})
-    with pytest.raises(DataError, match=r"class folder '.*/empty' holds no pictures; add some"):
+PAIR = {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"train": PAIR}, "has train/ but neither test/ nor val/; add one of them"),
+        ({"val": PAIR, "test": PAIR}, "has test/ and val/ but no train/; add it"),
+        ({"train": PAIR, "val": PAIR, "valid": PAIR}, "has both val/ and valid/ for validation; k"),
+        ({".": PAIR | {"c": 0}}, r"class folder '.*/c' holds no pictures; add some \(jpg, png"),
+        ({"train": PAIR, "test": {"a": 3, "b": 0}}, r"'.*/test/b' holds no pictures"),
+        ({".": {"a": 3, "b": 2}}, r"class 'b' has 2 pictures in '.*'; at least 3 are needed \(one"),
+        ({"train": {"a": 2, "b": 1}, "test": PAIR}, "class 'b' has 1 picture in train of '.*'; at"),
+        ({".": {"a": 5}}, "has 1 class folder; at least 2 are needed"),
+        ({}, "has 0 class folders; at least 2 are needed"),
+        ({".": {".": 1}}, "has 0 class folders but loose pictures; .* put the pictures of each"),
+    ],
+)
+def test_folders_that_are_no_data_set_are_refused(
+    tmp_path: Path, folders: dict[str, dict[str, int]], message: str
+) -> None:
+    for name, classes in folders.items():
+        fill(tmp_path / name, classes)
+    with pytest.raises(DataError, match=message):
         find_layout(tmp_path)
 
 
 def test_class_folder_of_other_files_is_named_with_their_count(tmp_path: Path) -> None:
-    fill(tmp_path, {"a": 3, "b": 3})
-    fill(tmp_path, {"c": 2}, "npy")
-    with pytest.raises(DataError, match=r"/c' holds no pictures \(2 other files\); add some \(jpg"):
-        find_layout(tmp_path)
-
-
-def test_empty_class_folder_in_the_held_out_part_is_named(tmp_path: Path) -> None:
-    fill(tmp_path / "train", {"a": 2, "b": 2})
-    fill(tmp_path / "test", {"a": 2, "b": 0})
-    with pytest.raises(DataError, match=r"'.*/test/b' holds no pictures"):
+    fill(fill(tmp_path, PAIR), {"c": 2}, "npy")
+    with pytest.raises(DataError, match=r"/c' holds no pictures \(2 other files\); add some"):
         find_layout(tmp_path)
 
 
@@ -171,51 +145,12 @@ def test_different_classes_in_train_and_test_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ({"a": 3, "b": 2}, "class 'b' has 2 pictures in .*; at least 3 are needed"),
-        ({"a": 1, "b": 3}, r"class 'a' has 1 picture in .* \(one each for train, validation and"),
-    ],
+    ("name", "message"), [("a.zip", "is not a folder; give"), ("nowhere", "does not exist; give a")]
 )
-def test_too_few_pictures_to_split_are_counted(
-    tmp_path: Path, counts: dict[str, int], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        find_layout(fill(tmp_path, counts))
-
-
-def test_too_few_pictures_in_train_are_counted(tmp_path: Path) -> None:
-    fill(tmp_path / "train", {"a": 2, "b": 1})
-    fill(tmp_path / "test", {"a": 1, "b": 1})
-    with pytest.raises(DataError, match=r"class 'b' has 1 picture in train of .*; at least 2 are"):
-        find_layout(tmp_path)
-
-
-def test_one_class_is_not_enough(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 1 class folder; at least 2 are needed"):
-        find_layout(fill(tmp_path, {"a": 5}))
-
-
-def test_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 0 class folders; at least 2 are needed"):
-        find_layout(tmp_path)
-
-
-def test_loose_pictures_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    with pytest.raises(DataError, match=r"has 0 class folders but loose pictures; .* put the pict"):
-        find_layout(tmp_path)
-
-
-def test_file_is_no_folder(tmp_path: Path) -> None:
+def test_what_is_no_folder_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "a.zip").touch()
-    with pytest.raises(DataError, match=r"a\.zip' is not a folder; give a folder that holds"):
-        find_layout(tmp_path / "a.zip")
-
-
-def test_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere' does not exist; give a folder"):
-        find_layout(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=message):
+        find_layout(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

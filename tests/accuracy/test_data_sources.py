@@ -1,11 +1,8 @@
 """From a specification to a data set: digits and folders (names have their own file)."""
 
-import os
 import random
-import shutil
-import tarfile
-import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,26 +15,10 @@ from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.data.sources import check_data, load_data
 from hwsearch.errors import DataError
 
-CIFAR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10_7k_images.tar.gz"
-
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that were decoded, in no particular order."""
-    seen: list[Path] = []
-    original = decode.decode_file
-
-    def spy(path: Path, px: int) -> decode.Pixels:
-        seen.append(path)
-        return original(path, px)
-
-    monkeypatch.setattr(decode, "decode_file", spy)
-    return seen
 
 
 def draw(root: Path, classes: dict[str, int], colour: int = 255, px: int = 10) -> Path:
@@ -53,35 +34,21 @@ def levels(images: Tensor) -> set[int]:
     return set(images.flatten().tolist())
 
 
-def test_digits_are_those_of_scikit_learn() -> None:
+def test_digits_are_those_of_scikit_learn_split_60_20_20() -> None:
     from sklearn.datasets import load_digits
 
-    data = load_data("digits", px=8)
+    data = load_data(" Digits ", px=8)
+    assert data.class_names == tuple("0123456789")
+    assert not data.augmentation.flip
+    assert data.augmentation.shift_fraction == 1 / 16
+    counts = [torch.bincount(s.labels) for s in splits_of(data)]
+    shares = torch.stack(counts) / torch.stack(counts).sum(dim=0)
+    assert (shares - torch.tensor([[0.6], [0.2], [0.2]])).abs().max() < 0.006
     together = torch.cat([data.train.images, data.validation.images, data.test.images])
     raw = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
     assert sorted(image[0].numpy().tobytes() for image in together) == sorted(
         image.tobytes() for image in raw
     )
-
-
-def test_digits_are_split_60_20_20_in_every_class() -> None:
-    data = load_data("digits", px=8)
-    assert (len(data.train), len(data.validation), len(data.test)) == (1079, 359, 359)
-    counts = torch.stack(
-        [torch.bincount(s.labels) for s in (data.train, data.validation, data.test)]
-    ).double()
-    shares = counts / counts.sum(dim=0)
-    assert (shares - torch.tensor([[0.6], [0.2], [0.2]])).abs().max() < 0.006
-
-
-@pytest.mark.parametrize("px", [8, 16, 32, 40])
-def test_digits_come_at_the_side_that_was_asked(px: int) -> None:
-    data = load_data(" Digits ", px=px)
-    assert data.px == px
-    assert tuple(data.test.images.shape) == (359, 3, px, px)
-    assert data.class_names == tuple("0123456789")
-    assert not data.augmentation.flip
-    assert 1 / 16 <= data.augmentation.shift_fraction <= 1 / 8
 
 
 def splits_of(data: DataSet) -> tuple[Split, Split, Split]:
@@ -118,6 +85,7 @@ def test_smallest_side_of_several_is_as_if_it_were_alone(spec: str, sides: tuple
     data = load_data(spec, px=sides, seed=3)
     assert data.px == 32
     require_same(data, load_data(spec, px=32, seed=3))
+    assert data.content_hash != load_data(spec, px=32, seed=4).content_hash
 
 
 def test_other_sides_have_the_pixels_and_the_order_of_that_side_alone(spec: str) -> None:
@@ -133,45 +101,22 @@ def test_other_sides_have_the_pixels_and_the_order_of_that_side_alone(spec: str)
         assert (data.at(px).mean, data.at(px).std) == (data.mean, data.std)
 
 
-def test_pictures_are_decoded_once_for_each_side(tmp_path: Path, decoded: list[Path]) -> None:
+def test_pictures_are_decoded_once_for_each_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Mock(wraps=decode.decode_file)
+    monkeypatch.setattr(decode, "decode_file", spy)
     folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
-    load_data(folder, px=(8, 16))
-    assert len(decoded) == 20
-    load_data(folder, px=(16, 24))
-    assert len(decoded) == 30
-    load_data(folder, px=24).at(24)
-    assert len(decoded) == 30
-
-
-def test_originals_are_not_needed_once_loaded(tmp_path: Path) -> None:
-    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
-    data = load_data(str(folder), px=(8, 16))
-    shutil.rmtree(folder)
-    assert data.at(16).px == 16
-    with pytest.raises(DataError, match="'d' are loaded at 8 and 16 px, not at 12 px; load them"):
-        data.at(12)
-
-
-def test_same_seed_gives_the_same_data() -> None:
-    first, again, other = (load_data("digits", px=8, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.train.images, again.train.images)
-    assert torch.equal(first.test.labels, again.test.labels)
-    assert first.content_hash == again.content_hash
-    assert first.content_hash != other.content_hash
-
-
-def test_one_folder_is_split_70_15_15(tmp_path: Path) -> None:
-    data = load_data(str(draw(tmp_path / "d", {"a": 20, "b": 40})), px=8)
-    assert data.name == "d"
-    assert data.source == f"folder {tmp_path / 'd'}"
-    assert torch.bincount(data.train.labels).tolist() == [14, 28]
-    assert torch.bincount(data.validation.labels).tolist() == [3, 6]
-    assert torch.bincount(data.test.labels).tolist() == [3, 6]
-    assert "no split was given" in data.how_split
+    seen: list[tuple[int, int]] = []
+    for px, seed, count in (((8, 16), 0, 20), ((16, 24), 1, 30), ((24,), 0, 30)):
+        load_data(folder, px=px, seed=seed, progress=lambda *at: seen.append(at))
+        assert spy.call_count == count
+    assert seen == [(n, 10) for n in range(1, 11)] * 3
 
 
 def test_pictures_of_a_folder_keep_their_class(tmp_path: Path) -> None:
     data = load_data(str(draw(tmp_path / "d", {"a": 6, "b": 6, "c": 6})), px=8)
+    assert (data.name, data.source) == ("d", f"folder {tmp_path / 'd'}")
     for split in (data.train, data.validation, data.test):
         assert torch.equal(split.images[:, 0, 0, 0].long(), 60 * split.labels)
     blue = torch.cat([s.images[:, 2, 0, 0] for s in (data.train, data.validation, data.test)])
@@ -200,13 +145,6 @@ def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
         assert torch.bincount(split.labels).tolist() == [3, 4]
 
 
-def test_seed_does_not_change_the_hash_of_given_splits(tmp_path: Path) -> None:
-    for name in ("train", "val", "test"):
-        draw(tmp_path / "d" / name, {"a": 3, "b": 4})
-    hashes = {load_data(str(tmp_path / "d"), px=8, seed=seed).content_hash for seed in (0, 1)}
-    assert len(hashes) == 1
-
-
 def test_folders_that_are_not_read_are_stated(tmp_path: Path) -> None:
     for name in ("train", "test", "masks"):
         draw(tmp_path / "d" / name, {"a": 3, "b": 3})
@@ -214,92 +152,6 @@ def test_folders_that_are_not_read_are_stated(tmp_path: Path) -> None:
     data = load_data(str(tmp_path / "d"), px=8)
     assert data.how_split.endswith("; not read: masks/")
     assert data.describe()["ignored_files"] == 1
-
-
-def test_pictures_are_decoded_once(tmp_path: Path, decoded: list[Path]) -> None:
-    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
-    first = load_data(folder, px=8)
-    assert len(decoded) == 10
-    second = load_data(folder, px=8, seed=0)
-    load_data(folder, px=8, seed=1)
-    assert len(decoded) == 10
-    assert torch.equal(first.train.images, second.train.images)
-    load_data(folder, px=9)
-    assert len(decoded) == 20
-
-
-def test_changed_picture_is_noticed(tmp_path: Path, decoded: list[Path]) -> None:
-    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
-    first = load_data(str(folder), px=8)
-    Image.new("RGB", (10, 10), (9, 9, 9)).save(folder / "a" / "000.png")
-    os.utime(folder / "a" / "000.png", (1, 1))
-    second = load_data(str(folder), px=8)
-    assert len(decoded) == 20
-    assert first.content_hash != second.content_hash
-
-
-def test_touched_or_moved_pictures_are_the_same_content(tmp_path: Path) -> None:
-    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
-    first = load_data(str(folder), px=8)
-    os.utime(folder / "a" / "000.png", (1, 1))
-    touched = load_data(str(folder), px=8)
-    moved = load_data(str(folder.rename(tmp_path / "e")), px=8)
-    assert first.content_hash == touched.content_hash == moved.content_hash
-
-
-def test_cache_of_one_folder_is_not_used_for_another(tmp_path: Path) -> None:
-    hashes = set()
-    for n, name in enumerate(("d", "e")):
-        folder = draw(tmp_path / name, {"a": 3, "b": 3}, colour=200 + n)
-        for path in folder.rglob("*.png"):
-            os.utime(path, (5, 5))
-        hashes.add(load_data(str(folder), px=8).content_hash)
-    assert len(hashes) == 2
-
-
-def test_corrupt_cache_is_made_again(
-    tmp_path: Path, decoded: list[Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = str(draw(tmp_path / "d", {"a": 5, "b": 5}))
-    first = load_data(folder, px=8)
-    (stored,) = (tmp_path / "cache" / "decoded").iterdir()
-    stored.write_bytes(stored.read_bytes()[:-20])
-    assert load_data(folder, px=8).content_hash == first.content_hash
-    assert len(decoded) == 20
-    assert "is corrupt" in caplog.text
-
-
-def test_two_threads_may_load_at_once(tmp_path: Path) -> None:
-    folder = str(draw(tmp_path / "d", {"a": 20, "b": 20}))
-    hashes: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: hashes.append(load_data(folder, px=8).content_hash))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(hashes) == 4
-    assert len(set(hashes)) == 1
-
-
-def test_progress_is_reported_while_decoding_only(tmp_path: Path) -> None:
-    folder = str(draw(tmp_path / "d", {"a": 3, "b": 4}))
-    seen: list[tuple[int, int]] = []
-    for _ in range(2):
-        load_data(folder, px=8, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(n, 7) for n in range(1, 8)]
-
-
-def test_corrupt_picture_is_named_by_path_and_nothing_is_cached(tmp_path: Path) -> None:
-    folder = draw(tmp_path / "d", {"a": 5, "b": 5})
-    (folder / "b" / "003.png").write_bytes(b"broken")
-    with pytest.raises(DataError) as caught:
-        load_data(str(folder), px=8)
-    assert str(folder / "b" / "003.png") in str(caught.value)
-    assert str(caught.value).endswith("; remove or replace it")
-    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(("mode", "flips"), [("RGB", True), ("L", False), ("1", False)])
@@ -316,18 +168,6 @@ def test_colour_pictures_are_mirrored_and_grey_ones_are_not(
     assert ("flip" in data.describe()["augmentation"]) is flips
     for flip in (True, False):
         assert load_data(str(tmp_path / "d"), px=8, flip=flip).augmentation.flip is flip
-
-
-def test_flip_of_digits_can_be_asked_for() -> None:
-    assert load_data("digits", px=8, flip=True).augmentation.flip
-
-
-def test_statistics_are_those_of_the_train_split(tmp_path: Path) -> None:
-    data = load_data(str(draw(tmp_path / "d", {"a": 10, "b": 10})), px=8)
-    scaled = data.train.images.numpy() / 255
-    np.testing.assert_allclose(data.mean, scaled.mean(axis=(0, 2, 3)))
-    np.testing.assert_allclose(data.std[0], scaled[:, 0].std())
-    assert data.std[1] == 1 / 255  # green is constant
 
 
 @pytest.mark.parametrize("px", [0, 7, -1, 5000])
@@ -365,30 +205,13 @@ def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_check_finds_what_loading_would(tmp_path: Path) -> None:
     draw(tmp_path / "d", {"a": 5, "b": 1})
     messages = []
-    for call in (lambda: check_data(str(tmp_path / "d")), lambda: _load(tmp_path / "d")):
+    folder = str(tmp_path / "d")
+    for call in (lambda: check_data(folder), lambda: load_data(folder, px=8)):
         with pytest.raises(DataError) as caught:
             call()
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert "class 'b' has 1 picture in" in messages[0]
-
-
-def _load(folder: Path) -> DataSet:
-    return load_data(str(folder), px=8)
-
-
-def test_check_before_a_run_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for n in range(10):
-            (tmp_path / name / f"{n}.jpg").touch()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a picture was opened")
-
-    for module, name in ((Image, "open"), (Path, "open"), (Path, "read_bytes")):
-        monkeypatch.setattr(module, name, refuse)
-    check_data(str(tmp_path))
 
 
 def test_loading_leaves_the_global_generators_alone(tmp_path: Path) -> None:
@@ -399,25 +222,3 @@ def test_loading_leaves_the_global_generators_alone(tmp_path: Path) -> None:
         load_data(spec, px=8)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not CIFAR.exists(), reason="the shared CIFAR-10 pictures are not here")
-def test_real_pictures_are_loaded_as_torchvision_reads_them(tmp_path: Path) -> None:
-    from torchvision.datasets import ImageFolder
-
-    with tarfile.open(CIFAR) as archive:
-        archive.extractall(tmp_path / "cifar", filter="data")
-    data = load_data(str(tmp_path / "cifar"), px=32)
-    assert (len(data.train), len(data.validation), len(data.test)) == (4250, 750, 2000)
-    theirs = ImageFolder(str(tmp_path / "cifar" / "test"))
-    assert data.class_names == tuple(theirs.classes)
-    expected = sorted(
-        np.asarray(picture).transpose(2, 0, 1).tobytes() + bytes([label])
-        for picture, label in theirs
-    )
-    ours = sorted(
-        image.numpy().tobytes() + bytes([int(label)])
-        for image, label in zip(data.test.images, data.test.labels, strict=True)
-    )
-    assert ours == expected

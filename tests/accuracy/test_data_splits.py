@@ -1,4 +1,4 @@
-"""Splits are tested against their definition and against scikit-learn's."""
+"""Splits are tested against their definition."""
 
 import numpy as np
 import pytest
@@ -46,31 +46,6 @@ def test_stratified_parts_cover_everything_once_in_the_shares(
         assert held_out == 1 or abs(held_out - 0.15 * count) <= 0.5
 
 
-def test_stratified_counts_agree_with_scikit_learn() -> None:
-    from sklearn.model_selection import train_test_split
-
-    labels = np.repeat([0, 1, 2], [100, 40, 60])
-    ours, _ = stratified(labels, (0.15,), seed=0)
-    _, theirs = train_test_split(labels, test_size=0.15, stratify=labels, random_state=0)
-    assert np.bincount(labels[ours]).tolist() == np.bincount(theirs).tolist() == [15, 6, 9]
-
-
-def test_stratified_depends_on_the_seed_only() -> None:
-    labels = np.repeat([0, 1], 50)
-    first, again, other = (stratified(labels, (0.2,), seed=seed)[0] for seed in (1, 1, 2))
-    assert first.tolist() == again.tolist()
-    assert first.tolist() != other.tolist()
-
-
-def test_every_picture_is_held_out_equally_often() -> None:
-    labels = np.repeat([0, 1], 10)
-    drawn = np.zeros(20)
-    for seed in range(400):
-        drawn[stratified(labels, (0.2,), seed=seed)[0]] += 1
-    # 80 expected of 400; the standard deviation of such a count is 8.
-    assert np.abs(drawn - 80).max() < 5 * 8
-
-
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_interleaved_is_a_permutation_whose_starts_are_fair(counts: list[int], seed: int) -> None:
@@ -103,42 +78,6 @@ def test_all_is_divided_in_three_and_pictures_keep_their_labels() -> None:
     assert how == (
         "no split was given: 15 % of each class for validation and 15 % for test, drawn with seed 3"
     )
-
-
-def test_given_test_split_is_not_mixed_with_train() -> None:
-    labels = [0, 1, 2] * 20
-    parts: dict[Part, tuple[Tensor, Tensor]] = {
-        "train": numbered(labels),
-        "test": numbered([0, 1, 2] * 4, start=100),
-    }
-    (train, validation, test), how = make_splits(parts, CLASSES, where="x", seed=0)
-    assert sorted(numbers(test.images)) == list(range(100, 112))
-    assert sorted(numbers(train.images) + numbers(validation.images)) == list(range(60))
-    assert torch.bincount(validation.labels).tolist() == [3, 3, 3]
-    assert how == "test as given; 15 % of each class of train for validation, drawn with seed 0"
-
-
-def test_three_given_splits_are_kept() -> None:
-    parts: dict[Part, tuple[Tensor, Tensor]] = {
-        "train": numbered([0, 1, 2] * 2),
-        "validation": numbered([0, 1, 2], start=50),
-        "test": numbered([0, 1, 2], start=100),
-    }
-    (train, validation, test), how = make_splits(parts, CLASSES, where="x", seed=0)
-    assert sorted(numbers(train.images)) == list(range(6))
-    assert sorted(numbers(validation.images)) == [50, 51, 52]
-    assert sorted(numbers(test.images)) == [100, 101, 102]
-    assert how == "train, validation and test as given"
-
-
-def test_same_seed_gives_the_same_splits_in_the_same_order() -> None:
-    parts: dict[Part, tuple[Tensor, Tensor]] = {"all": numbered([0, 1, 2] * 20)}
-    first, again, other = (
-        [numbers(split.images) for split in make_splits(parts, CLASSES, where="x", seed=seed)[0]]
-        for seed in (5, 5, 6)
-    )
-    assert first == again
-    assert first != other
 
 
 def test_class_that_is_missing_is_named_with_its_count() -> None:

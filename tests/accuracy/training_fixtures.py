@@ -3,14 +3,20 @@
 import torch
 from torch import nn
 
-from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
+from hwsearch.accuracy.data.dataset import (
+    DataSet,
+    Split,
+    Splits,
+    make_data_set,
+    resized_images,
+)
 
 PX = 8
 
 
-def make_data(train: int = 96) -> DataSet:
-    """Noise, told apart by the brightest channel."""
-    generator = torch.Generator().manual_seed(0)
+def make_data(train: int = 96, seed: int = 0, sides: tuple[int, ...] = ()) -> DataSet:
+    """Noise, told apart by the brightest channel; ``sides`` beside ``PX``."""
+    generator = torch.Generator().manual_seed(seed)
 
     def split(count: int) -> Split:
         labels = torch.arange(count) % 3
@@ -18,11 +24,19 @@ def make_data(train: int = 96) -> DataSet:
         images[torch.arange(count), labels] += 40
         return Split(images=images.to(torch.uint8), labels=labels)
 
+    def at(px: int) -> Splits:
+        one, two, three = (
+            Split(images=resized_images(split.images, px), labels=split.labels) for split in splits
+        )
+        return one, two, three
+
+    splits = split(train), split(30), split(12)
     return make_data_set(
         name="made up",
         source="test",
         class_names=("red", "green", "blue"),
-        splits=(split(train), split(30), split(12)),
+        splits=splits,
+        other_sides={px: at(px) for px in sides},
         flip=True,
         shift_fraction=0.1,
     )

@@ -3,12 +3,25 @@
 import csv
 import json
 import math
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import jsonschema
 
 from hwsearch.report.stored import TRIAL_COLUMNS, StoredRun, read_run
 
 Json = dict[str, Any]
+
+
+def shipped_schema(name: str) -> Json:
+    """A JSON schema (draft 2020-12) that ships with the package."""
+    text = (resources.files("hwsearch.report") / f"{name}.schema.json").read_text(encoding="utf-8")
+    schema: Json = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return schema
+
+
 LAYERS = ("stem", "stage1.conv1", "stage2.conv1", "stage3.conv1", "stage4.conv1", "head")
 
 

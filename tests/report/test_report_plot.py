@@ -15,7 +15,9 @@ from PIL import Image
 from stored_results import Json, baseline, empty_front, front, stored_run, trial
 
 from hwsearch.report.panel import drawable_name, staircase
-from hwsearch.report.plot import draw_figure, png_size, render_plots, write_plots
+from hwsearch.report.plot import draw_figure, png_size, render_plots
+from hwsearch.report.stored import BaselineEntry
+from hwsearch.report.view import digits
 
 ENERGY: Final = {"quantity": "energy", "limit": 30.0, "unit": "mJ", "confidence": 0.9}
 SIZE: Final = {"quantity": "size", "limit": 400_000.0, "unit": "B", "confidence": 1.0}
@@ -54,26 +56,14 @@ def test_png_opens_with_the_stated_size(tmp_path: Path, case: str) -> None:
     assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_plot_of_a_run_without_trials_is_drawn(tmp_path: Path) -> None:
-    content = empty_front() | {"closest": None, "baselines": []}
-    svg, _ = render_plots(stored_run(tmp_path, content, trial_rows=[]))
-    assert svg.startswith(b"<?xml")
-
-
 def test_svg_bytes_are_equal_for_equal_results(tmp_path: Path) -> None:
-    first, second = (render_plots(stored_run(tmp_path / name)) for name in "ab")
-    assert first == second
-    assert not re.search(rb"<dc:date>|20\d\d-\d\d-\d\d", first[0])
-
-
-def test_plot_ignores_and_leaves_the_settings_of_the_caller(tmp_path: Path) -> None:
     import matplotlib as mpl
 
-    stored = stored_run(tmp_path)
-    expected = render_plots(stored)
+    first = render_plots(stored_run(tmp_path / "a"))
     with mpl.rc_context({"font.size": 30, "axes.grid": True, "savefig.dpi": 20}):
-        assert render_plots(stored) == expected
-        assert mpl.rcParams["font.size"] == 30
+        assert render_plots(stored_run(tmp_path / "b")) == first
+        assert mpl.rcParams["font.size"] == 30, "the settings of the caller are left alone"
+    assert not re.search(rb"<dc:date>|20\d\d-\d\d-\d\d", first[0])
 
 
 @pytest.mark.parametrize(
@@ -126,35 +116,29 @@ def test_panels_are_the_budgeted_quantities(tmp_path: Path) -> None:
     assert "pick: trial 14\n95.5 %, 319 kB" in labels
 
 
-def test_baseline_that_is_the_pick_is_labelled_once_as_that(tmp_path: Path) -> None:
-    content = front(2) | {"pick": None, "baseline_pick": 1}
-    (axis,) = draw_figure(stored_run(tmp_path, content)).axes
-    labels = [text.get_text() for text in axis.texts]
-    latency_ms = content["baselines"][1]["latency_ms"]["value"]
-    accuracy = 100 * content["baselines"][1]["accuracy"]
-    [pick] = [text for text in labels if text.startswith("pick: ")]
-    assert pick == f"pick: uniform-int8\n{accuracy:.1f} %, {latency_ms:.2f} ms"
-    assert "uniform-int8" not in labels
-    assert "dense-fp32" in labels
-
-
-@pytest.mark.parametrize("baseline_pick", [None, 0, 1])
-def test_ring_is_around_the_pick(tmp_path: Path, baseline_pick: int | None) -> None:
-    content = front(2)
-    if baseline_pick is not None:
-        content |= {"pick": None, "baseline_pick": baseline_pick}
-    stored = stored_run(tmp_path, content)
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"pick": None}, *({"pick": None, "baseline_pick": position} for position in (0, 1))],
+)
+def test_ring_and_label_are_at_the_pick(tmp_path: Path, change: Json) -> None:
+    stored = stored_run(tmp_path, front(2) | change)
     (axis,) = draw_figure(stored).axes
-    picked = stored.front.to_use
-    assert picked is not None
     rings = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
     drawn = [np.asarray(line.get_xydata()).tolist() for line in rings]
-    assert drawn == [[[picked.latency_ms.value, 100 * picked.accuracy]]]
-
-
-def test_nothing_is_ringed_without_a_pick(tmp_path: Path) -> None:
-    (axis,) = draw_figure(stored_run(tmp_path, CASES["no pick"][0])).axes
-    assert not [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+    labels = [text.get_text() for text in axis.texts]
+    picked = stored.front.to_use
+    if picked is None:
+        assert drawn == []
+        return
+    accuracy, latency_ms = 100 * picked.accuracy, picked.latency_ms.value
+    assert drawn == [[[latency_ms, accuracy]]]
+    name = picked.name if isinstance(picked, BaselineEntry) else f"trial {picked.trial}"
+    assert labels.count(f"pick: {name}\n{accuracy:.1f} %, {digits(latency_ms)} ms") == 1
+    assert name not in labels, "labelled once"
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    for entry in stored.front.scored:
+        assert left <= entry.latency_ms.low <= entry.latency_ms.high <= right
+        assert bottom <= 100 * entry.accuracy_ci95[0] <= 100 * entry.accuracy_ci95[1] <= top
 
 
 @pytest.mark.parametrize(
@@ -184,17 +168,6 @@ def test_axis_is_logarithmic_over_a_wide_range(tmp_path: Path, limit_ms: float, 
     assert limit_ms <= high
 
 
-def test_all_models_and_their_intervals_are_in_view(tmp_path: Path) -> None:
-    stored = stored_run(tmp_path)
-    (axis,) = draw_figure(stored).axes
-    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
-    for entry in stored.front.scored:
-        assert left <= entry.latency_ms.low
-        assert entry.latency_ms.high <= right
-        assert bottom <= 100 * entry.accuracy_ci95[0]
-        assert 100 * entry.accuracy_ci95[1] <= top
-
-
 def test_far_trials_do_not_squeeze_the_front_and_are_counted(tmp_path: Path) -> None:
     rows = [trial(n, "stopped", latency_ms=2.0, accuracy=0.1) for n in range(3)]
     (axis,) = draw_figure(stored_run(tmp_path, trial_rows=rows)).axes
@@ -222,13 +195,6 @@ def test_staircase_is_the_brute_force_front(points: list[tuple[int, int]]) -> No
         if not any((a <= x and b > y) or (a < x and b >= y) for a, b in points)
     }
     assert staircase(points) == sorted(expected)
-
-
-def test_write_plots_writes_both(tmp_path: Path) -> None:
-    stored = stored_run(tmp_path / "run")
-    paths = write_plots(stored, tmp_path)
-    assert [path.name for path in paths] == ["pareto.svg", "pareto.png"]
-    assert tuple(path.read_bytes() for path in paths) == render_plots(stored)
 
 
 def test_report_modules_import_nothing_heavy() -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 from stored_results import Json, empty_front, front
 
 from hwsearch.report.stored import FrontFile
-from hwsearch.report.terminal import closing_lines, final_table, print_final
+from hwsearch.report.terminal import closing_lines, print_final
 
 
 def printed(content: Json, folder: Path | None = None, **console: object) -> str:
@@ -20,34 +20,18 @@ def printed(content: Json, folder: Path | None = None, **console: object) -> str
 
 
 def test_plain_output_shows_every_number_within_100_columns() -> None:
-    text = printed(front(), Path("results/run"))
-    lines = text.splitlines()
+    folder = Path("/".join(["folder"] * 40))
+    text = printed(front(), folder)
+    *lines, last = text.splitlines()
+    assert last == f"Report: {folder}/report.md", "a wrapped path cannot be copied"
     assert max(map(len, lines)) <= 100
+    assert [line[:18] for line in lines if line.startswith("> ")] == ["> trial 14, 32 px "]
+    assert "Pick: trial 14, resnet10t. It is the most accurate model" in " ".join(lines)
     assert not any(line != line.rstrip() for line in lines)
     for part in ("95.5", "92.8-97.2", "2.26-3.06", "2.78 x", "319 kB", "17.3 mJ", "0/25/50/50"):
         assert part in text
     assert "\x1b" not in text
     assert "…" not in text
-
-
-def test_pick_alone_is_marked() -> None:
-    lines = [line for line in printed(front()).splitlines() if line.startswith("> ")]
-    assert len(lines) == 1
-    assert lines[0].startswith("> trial 14, 32 px")
-
-
-def test_closing_lines_say_why_and_where() -> None:
-    lines = printed(front(), Path("results/run")).splitlines()
-    assert "Pick: trial 14, resnet10t. It is the most accurate model" in " ".join(lines)
-    assert "Latencies are predicted from profile jetson-orin-nano-super (spec sheet)" in (
-        " ".join(lines)
-    )
-    assert lines[-1] == "Report: results/run/report.md"
-
-
-def test_long_folder_is_not_wrapped() -> None:
-    folder = Path("/".join(["folder"] * 40))
-    assert printed(front(), folder).splitlines()[-1] == f"Report: {folder}/report.md"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -59,6 +43,7 @@ def test_terminal_cuts_no_number(width: int) -> None:
 
 
 def test_empty_front_says_what_is_reachable() -> None:
+    assert printed(empty_front() | {"baselines": []}).startswith("Nothing meets the budget")
     lines = closing_lines(FrontFile.model_validate(empty_front()))
     assert lines[:3] == [
         "Nothing meets the budget of 0.200 ms on jetson-orin-nano-super.",
@@ -67,29 +52,11 @@ def test_empty_front_says_what_is_reachable() -> None:
     ]
 
 
-def test_empty_front_without_baselines_prints_no_table() -> None:
-    text = printed(empty_front() | {"baselines": []})
-    assert text.startswith("Nothing meets the budget")
-
-
-def test_no_pick_gives_the_reason() -> None:
-    content = front() | {"pick": None, "pick_reason": "Nothing beats the baseline."}
-    assert closing_lines(FrontFile.model_validate(content))[0] == (
-        "No pick: Nothing beats the baseline."
-    )
-
-
 def test_many_notes_are_left_to_the_report() -> None:
-    content = front() | {"notes": [f"note {n}" for n in range(5)]}
+    content = front() | {"notes": [f"note {n}" for n in range(5)], "pick": None}
     lines = closing_lines(FrontFile.model_validate(content))
+    assert lines[0] == f"No pick: {content['pick_reason']}"
     assert lines[-2:] == ["Note: note 2", "2 more notes are in the report."]
-
-
-def test_missing_energy_leaves_its_line_out() -> None:
-    content = front()
-    for entry in (*content["front"], *content["baselines"]):
-        entry["energy_mj"] = None
-    assert "mJ" not in printed(content)
 
 
 def test_hostile_names_are_text_not_markup() -> None:
@@ -100,10 +67,6 @@ def test_hostile_names_are_text_not_markup() -> None:
     assert "[red]x[/red] [2J" in text
     assert "[/nothing] to close" in text
     assert "\x1b" not in text
-
-
-def test_final_table_has_a_row_for_each_model_and_baseline() -> None:
-    assert final_table(FrontFile.model_validate(front(30))).row_count == 32
 
 
 @pytest.mark.parametrize("models", [0, 3])

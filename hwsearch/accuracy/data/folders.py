@@ -93,7 +93,11 @@ def _find_layout(root: Path) -> Layout:
             prefix = name if folder == root else f"{folder.name}/{name}"
             paths, others = _pictures(folder / name, prefix)
             if not paths:
-                raise DataError(_no_pictures(folder / name, others))
+                beside = f" ({others} other file{'' if others == 1 else 's'})" if others else ""
+                raise DataError(
+                    f"class folder '{folder / name}' holds no pictures{beside}; add some "
+                    f"({', '.join(_SHOWN)}) or remove the folder"
+                )
             ignored += others
             counts[part][name] = len(paths)
             found.extend(PictureFile(path=path, label=label) for path in paths)
@@ -160,10 +164,11 @@ def _common_classes(folders: Mapping[Part, Path]) -> tuple[str, ...]:
         others = [path.name for path in _subfolders(folder)]
         odd = sorted(set(others).symmetric_difference(names))
         if odd:
+            more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
             pair: tuple[Part, Part] = (reference, part) if odd[0] in names else (part, reference)
             raise DataError(
                 f"class folder '{odd[0]}' is in '{folders[pair[0]]}' but not in "
-                f"'{folders[pair[1]]}'{_more(len(odd) - 1)}; both need the same class folders"
+                f"'{folders[pair[1]]}'{more}; both need the same class folders"
             )
     return tuple(names)
 
@@ -192,15 +197,3 @@ def _pictures(folder: Path, prefix: str) -> tuple[list[str], int]:
         else:
             others += 1
     return pictures, others
-
-
-def _no_pictures(folder: Path, others: int) -> str:
-    beside = f" ({others} other file{'' if others == 1 else 's'})" if others else ""
-    return (
-        f"class folder '{folder}' holds no pictures{beside}; add some ({', '.join(_SHOWN)}) or "
-        "remove the folder"
-    )
-
-
-def _more(count: int) -> str:
-    return f" (and {count} more)" if count else ""

@@ -178,7 +178,12 @@ def read_named(
             tensors |= {f"{part}.images": torch.from_numpy(pixels), f"{part}.labels": labels}
         return tensors
 
-    files = _files(root, known.marks)
+    files: list[str] = []
+    for mark in known.marks:
+        place = root / mark
+        found = [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+        files += [path.relative_to(root).as_posix() for path in found]
+    files.sort()
     parts: dict[int, dict[Part, tuple[Tensor, Tensor]]] = {}
     for px in sides:
         key = files_key(root, files, name=name, px=px, decoder=DECODER_VERSION)
@@ -186,7 +191,11 @@ def read_named(
         parts[px] = {
             part: (tensors[f"{part}.images"], tensors[f"{part}.labels"]) for part in readers
         }
-    return _class_names(next(iter(readers.values())), parts[sides[0]]), parts
+    named: Sequence[str] | None = getattr(next(iter(readers.values())), "classes", None)
+    if named is None:  # torchvision has none for svhn and gtsrb
+        classes = 1 + max(int(labels.max()) for _, labels in parts[sides[0]].values())
+        return tuple(str(number) for number in range(classes)), parts
+    return tuple(str(name) for name in named), parts
 
 
 def _open(name: str, root: Path, part: Part, *, download: bool) -> _Reader:
@@ -230,21 +239,3 @@ def _decoder(
             ) from None
 
     return decode
-
-
-def _class_names(reader: _Reader, parts: "Mapping[Part, tuple[Tensor, Tensor]]") -> tuple[str, ...]:
-    """The names of the classes, or their numbers where torchvision has none (svhn, gtsrb)."""
-    named: Sequence[str] | None = getattr(reader, "classes", None)
-    if named is not None:
-        return tuple(str(name) for name in named)
-    classes = 1 + max(int(labels.max()) for _, labels in parts.values())
-    return tuple(str(number) for number in range(classes))
-
-
-def _files(root: Path, marks: Sequence[str]) -> list[str]:
-    found = []
-    for mark in marks:
-        place = root / mark
-        files = [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
-        found += [path.relative_to(root).as_posix() for path in files]
-    return sorted(found)

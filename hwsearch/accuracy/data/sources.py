@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hwsearch.accuracy.data.folders import Layout, find_layout
+from hwsearch.accuracy.data.folders import find_layout
 from hwsearch.accuracy.data.named import NAMED_SETS, data_root, read_named, require_there
 from hwsearch.accuracy.data.splits import HELD_OUT_SHARE, make_splits
 from hwsearch.errors import DataError
@@ -212,6 +212,11 @@ def _read_folder(spec: str, sides: Sequence[int], *, progress: "Progress | None"
             zip(layout.parts, zip(images, torch.split(labels, counts), strict=True), strict=True)
         )
 
+    remark = ""
+    if layout.held_out.lower() not in {"", "test"}:
+        remark += f"; test is the folder {layout.held_out}/"
+    if layout.left_out:
+        remark += f"; not read: {', '.join(f'{name}/' for name in layout.left_out)}"
     return _Pictures(
         name=layout.root.resolve().name,
         source=f"folder {spec}",
@@ -219,15 +224,6 @@ def _read_folder(spec: str, sides: Sequence[int], *, progress: "Progress | None"
         # A file is opened anew for each side: what a JPEG is reduced to while it is read depends
         # on the side, and sharing it would change the pixels of one side with the others.
         parts={px: read(px) for px in sides},
-        remark=_remark(layout),
+        remark=remark,
         ignored_files=layout.ignored_files,
     )
-
-
-def _remark(layout: Layout) -> str:
-    remark = ""
-    if layout.held_out.lower() not in {"", "test"}:
-        remark += f"; test is the folder {layout.held_out}/"
-    if layout.left_out:
-        remark += f"; not read: {', '.join(f'{name}/' for name in layout.left_out)}"
-    return remark

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 #: "all" are pictures that came without a split.
 Part = Literal["all", "train", "validation", "test"]
 
+#: The fewest pictures that a class may have in a part, and why; of the others one is enough.
+_LEAST: Final[Mapping[Part, tuple[int, str]]] = {
+    "all": (3, " (one each for train, validation and test)"),
+    "train": (2, " (one may be held out for validation)"),
+}
+
 #: Share of all pictures for each of validation and test, when one lot is divided in three.
 HELD_OUT_SHARE: Final = 0.15
 
@@ -43,7 +49,7 @@ def require_counts(counts: Mapping[Part, Mapping[str, int]], *, where: str) -> N
                 f"{where} has {len(by_class)} class{'' if len(by_class) == 1 else 'es'}; at least "
                 "2 are needed, each in a folder of its own"
             )
-        least, why = _least(part)
+        least, why = _LEAST.get(part, (1, ""))
         for name, count in by_class.items():
             if count < least:
                 raise DataError(
@@ -55,6 +61,9 @@ def require_counts(counts: Mapping[Part, Mapping[str, int]], *, where: str) -> N
 
 def stratified(labels: "Indices", shares: tuple[float, ...], *, seed: int) -> tuple["Indices", ...]:
     """Divide indices so that every class is held out in the same shares.
+
+    Of scikit-learn's ``train_test_split`` a class of three pictures may get none held out, and one
+    that leaves fewer held-out pictures than there are classes is an error.
 
     Args:
         labels: (N,) class of each picture.
@@ -120,65 +129,42 @@ def make_splits(
     Raises:
         DataError: a class has too few pictures.
     """
+    import numpy as np
+    import torch
+
+    from hwsearch.accuracy.data.dataset import Split
+
     numbers = {part: labels.numpy() for part, (_, labels) in parts.items()}
-    counts = {part: _by_class(labels, class_names) for part, labels in numbers.items()}
+    counts: dict[Part, dict[str, int]] = {}
+    for part, labels in numbers.items():
+        of_class = np.bincount(labels, minlength=len(class_names)).tolist()
+        counts[part] = dict(zip(class_names, of_class, strict=True))
     require_counts(counts, where=where)
-    chosen, how = _choose(numbers, held_out_share, seed)
-    train, validation, test = (_take(*parts[part], indices, seed=seed) for part, indices in chosen)
-    return (train, validation, test), how
-
-
-def _choose(
-    labels: Mapping[Part, "Indices"], held_out_share: float, seed: int
-) -> tuple[tuple[tuple[Part, "Indices"], ...], str]:
-    """Where train, validation and test are taken from, and the sentence for people."""
-    if "all" in labels:
-        test, validation, train = stratified(labels["all"], (held_out_share,) * 2, seed=seed)
+    whole: dict[Part, Indices] = {part: np.arange(len(labels)) for part, labels in numbers.items()}
+    chosen: tuple[tuple[Part, Indices], ...]
+    if "all" in numbers:
+        test, validation, train = stratified(numbers["all"], (held_out_share,) * 2, seed=seed)
+        chosen = (("all", train), ("all", validation), ("all", test))
         percent = f"{held_out_share * 100:g} %"
         how = (
             f"no split was given: {percent} of each class for validation and {percent} for test, "
             f"drawn with seed {seed}"
         )
-        return (("all", train), ("all", validation), ("all", test)), how
-    test = _everything(labels["test"])
-    if "validation" in labels:
-        train, validation = _everything(labels["train"]), _everything(labels["validation"])
+    elif "validation" in numbers:
+        chosen = tuple((part, whole[part]) for part in ("train", "validation", "test"))
         how = "train, validation and test as given"
-        return (("train", train), ("validation", validation), ("test", test)), how
-    validation, train = stratified(labels["train"], (VALIDATION_SHARE,), seed=seed)
-    how = (
-        f"test as given; {VALIDATION_SHARE * 100:g} % of each class of train for validation, "
-        f"drawn with seed {seed}"
-    )
-    return (("train", train), ("train", validation), ("test", test)), how
+    else:
+        validation, train = stratified(numbers["train"], (VALIDATION_SHARE,), seed=seed)
+        chosen = (("train", train), ("train", validation), ("test", whole["test"]))
+        how = (
+            f"test as given; {VALIDATION_SHARE * 100:g} % of each class of train for validation, "
+            f"drawn with seed {seed}"
+        )
 
+    def take(part: Part, indices: "Indices") -> Split:
+        images, labels = parts[part]
+        order = torch.from_numpy(indices[interleaved(numbers[part][indices], seed=seed)])
+        return Split(images=images[order], labels=labels[order])
 
-def _everything(labels: "Indices") -> "Indices":
-    import numpy as np
-
-    return np.arange(len(labels), dtype=np.int64)
-
-
-def _by_class(labels: "Indices", class_names: tuple[str, ...]) -> dict[str, int]:
-    import numpy as np
-
-    counts = np.bincount(labels, minlength=len(class_names)).tolist()
-    return dict(zip(class_names, counts, strict=True))
-
-
-def _least(part: Part) -> tuple[int, str]:
-    """The fewest pictures that a class may have in a part, and why."""
-    if part == "all":
-        return 3, " (one each for train, validation and test)"
-    if part == "train":
-        return 2, " (one may be held out for validation)"
-    return 1, ""
-
-
-def _take(images: "Tensor", labels: "Tensor", indices: "Indices", seed: int) -> "Split":
-    import torch
-
-    from hwsearch.accuracy.data.dataset import Split
-
-    order = torch.from_numpy(indices[interleaved(labels.numpy()[indices], seed=seed)])
-    return Split(images=images[order], labels=labels[order])
+    first, second, third = (take(part, indices) for part, indices in chosen)
+    return (first, second, third), how

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hwsearch.cache import content_key
 from hwsearch.errors import HostError, RunError, UserError
 from hwsearch.files import write_atomically
 
@@ -28,8 +29,7 @@ def content_hash(path: Path) -> str:
 
 def result_key(file_hash: str, conditions: Mapping[str, object]) -> str:
     """One key for the same file measured under the same conditions."""
-    text = json.dumps([file_hash, conditions], sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_key([file_hash, conditions])
 
 
 class KeptResults:

@@ -38,8 +38,11 @@ from hwsearch.space.candidate import STAGES, Candidate
 from hwsearch.study.asked.admission import Admission
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.trials.records import Record
+from hwsearch.study.written.constraints import constraints_text
 from hwsearch.study.written.storage import SAMPLERS
 
+#: What ``pip install -c`` takes to get the versions of the run again.
+CONSTRAINTS_FILE: Final = "constraints.txt"
 #: In the folder of a network.
 LAYERS_FILE: Final = "layers.csv"
 #: Holds a folder for each network that was trained to the end.
@@ -145,7 +148,7 @@ def write_run(
     wall_s: Mapping[str, float],
     records: Sequence[Record],
 ) -> None:
-    """Write ``run.json``."""
+    """Write ``run.json`` and ``constraints.txt``."""
     run = RunFile(
         schema_version=1,
         command=command,
@@ -166,6 +169,7 @@ def write_run(
         sampler=SAMPLERS[settings.sampler],
     )
     replace_file(folder / RUN_FILE, (run.model_dump_json(indent=1) + "\n").encode())
+    replace_file(folder / CONSTRAINTS_FILE, constraints_text().encode())
 
 
 def add_wall_s(folder: Path, phase: str, seconds: float) -> None:
