@@ -7,9 +7,7 @@ import random
 import pytest
 from network_builder import NetworkBuilder
 from own_machine import (
-    BUDGETS_MS,
     Measured,
-    admissions,
     cheapest_bits,
     errors,
     methods_of,
@@ -91,22 +89,6 @@ def test_errors_of_all_methods_are_told_with_and_without_a_backbone(
     assert {row["networks"] for row in small.values()} == {expected}
     rms = {method: float(str(row["rms_log_percent"])) for method, row in small.items()}
     assert rms[PARTS] < 0.5 * min(value for method, value in rms.items() if method != PARTS)
-
-
-def test_admitted_networks_are_counted_with_those_that_hold_the_budget(
-    timed: list[Measured], asked: list[Measured]
-) -> None:
-    rows = admissions(methods_of(PREDICTOR), timed, asked)
-    assert len(rows) == len(methods_of(PREDICTOR)) * len(BUDGETS_MS)
-    for row in rows:
-        within = sum(one.latency_ms <= float(str(row["budget_ms"])) for one in asked)
-        assert row["within"] == within
-        counts = [int(str(row[name])) for name in ("admitted_and_within", "within", "admitted")]
-        assert counts[0] == min(counts)
-    (largest,) = [
-        row for row in rows if row["method"] == PARTS and row["budget_ms"] == BUDGETS_MS[-1]
-    ]
-    assert int(str(largest["admitted"])) > 0
 
 
 def test_cheapest_bits_are_told_over_the_faster_of_fp32_and_int8() -> None:
