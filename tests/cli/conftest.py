@@ -1,6 +1,7 @@
-"""The command as a user starts it: a process of its own, with its own configuration and cache."""
+"""The command as a user starts it, with its own configuration and cache."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from hwsearch.cli.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START = "from hwsearch.cli.main import main; main()"
@@ -92,11 +95,24 @@ def fill(place: Path) -> Path:
 
 
 @pytest.fixture
-def hwsearch(tmp_path: Path) -> Hwsearch:
-    """Runs the command in the test's folder; ``torch=False`` makes importing torch an error."""
+def hwsearch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Hwsearch:
+    """Runs the command in the test's folder, in this process: a new one takes most of a second."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")  # the command sets it, which outlives the test
 
-    def run(*arguments: str, torch: bool = False) -> "subprocess.CompletedProcess[str]":
-        return run_there(tmp_path, *arguments, torch=torch)
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["hwsearch", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        shown = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, shown.out, shown.err)
 
     return run
 
@@ -128,5 +144,18 @@ def finished(
 
 @pytest.fixture
 def there() -> Hwsearch:
-    """Runs the command in a folder that is given first."""
+    """Runs the command in a folder that is given first, in a process of its own.
+
+    ``torch=False`` makes importing torch an error there.
+    """
     return run_there
+
+
+@pytest.fixture
+def finished_copy(
+    finished: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> tuple[Path, Path]:
+    """A place with a copy of the finished run, to be changed, and the folder of that run."""
+    place = Path(shutil.copytree(finished[0], tmp_path / "place"))
+    [folder] = (place / "results").iterdir()
+    return place, folder

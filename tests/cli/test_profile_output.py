@@ -25,14 +25,6 @@ def fitted() -> Fitted:
     )
 
 
-def test_the_default_is_where_targets_are_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert output_path(None, "mine", overwrite=False) == Path("hw_profiles/mine.yaml")
-    assert (tmp_path / "hw_profiles").is_dir()
-
-
 def test_a_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
     assert output_path(tmp_path / "a", "mine", overwrite=False) == tmp_path / "a" / "mine.yaml"
     path = tmp_path / "b" / "mine.yaml"
@@ -79,21 +71,6 @@ def test_the_file_says_what_made_it_and_holds_the_profile(tmp_path: Path) -> Non
 def test_a_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be written"):
         save(load_profile("host"), tmp_path / "gone" / "host.yaml", "a test")
-
-
-def test_people_read_errors_speeds_and_what_to_do_next(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    show_fitted(fitted(), tmp_path / "raspberry-pi-4.yaml", as_json=False, more={"unused": 1})
-    lines = capsys.readouterr().out.splitlines()
-    fit = fitted().profile.fit
-    assert fit is not None
-    checked = fit.latency.cross_validation
-    assert lines[0].startswith(f"latency: nets left out ({checked.split}) are predicted to ")
-    assert f"{checked.rmspe_percent:.1f} % (root of mean square)" in lines[0]
-    assert lines[1].startswith("energy: ")
-    assert "int8 over fp32: conv 2 x; not offered: depthwise 0.4 x" in lines
-    assert lines[-1] == f"hwsearch run --target {tmp_path}/raspberry-pi-4.yaml --budget 10ms"
 
 
 def test_a_profile_in_its_folder_is_reached_by_name(capsys: pytest.CaptureFixture[str]) -> None:
