@@ -8,9 +8,8 @@ import onnx
 import pytest
 import torch
 from deploy_fixtures import (
-    NETS,
+    MakeShared,
     logits,
-    network,
     pictures,
     quantized,
     realised,
@@ -141,11 +140,6 @@ def test_operations_when_layers_are_float_are_none() -> None:
     assert list(wanted) == ["last", "/ReduceMean", "/ReduceMean/Flatten"]
 
 
-def test_operations_when_the_runtime_fuses_them_itself_have_no_grid() -> None:
-    made = float_graph(*take_off(net(lambda one, two: torch.relu(one + two))), PX)
-    assert list(wanted_tensors(made, "residual")) == ["one", "two", "last"]
-
-
 def test_hard_swish_when_the_grid_is_signed_stays_float(file: Path, tmp_path: Path) -> None:
     # Saturation would clip it at -128 steps, not at zero.
     model = quantized(Net(lambda _, two: functional.hardswish(two)).eval(), PX, INT8, "symmetric")
@@ -180,10 +174,9 @@ def _constants(file: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_050", "test_efficientnet", "lcnet_050"])
 def test_network_in_int8_has_no_float_kernel_but_the_last_bias(
-    name: str, file: Path, tmp_path: Path
+    name: str, shared: MakeShared, tmp_path: Path
 ) -> None:
-    write(quantized(network(name), NETS[name], INT8), NETS[name], file)
-    found = realised(file, tmp_path)
+    found = realised(shared(name, "int8", fusion="relu").path, tmp_path)
     integer = {name for name in found if name.startswith("QLinear")}
     rest = {name: found[name] for name in found.keys() - integer - {"Transpose", "NhwcMaxPool"}}
     assert rest == {"QuantizeLinear": 1, "Flatten": 1, "QGemm": 1, "Add": 1}

@@ -5,7 +5,7 @@ from deploy_fixtures import mixed, network, quantized, weight_of, weighted
 from torch import nn
 from torch.nn.utils import parametrize
 
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.bits import FP16, INT8, LayerBits
 from hwsearch.deploy.plan import LEAST_SCALE, Grid, LayerPlan, take_off
 from hwsearch.errors import BackboneError
 from hwsearch.nets.quantize import quantize
@@ -51,12 +51,6 @@ def test_model_when_quantizers_are_taken_off_a_copy_keeps_them() -> None:
     assert model(torch.zeros(1, 3, 2, 2)).shape == (1, 4, 2, 2)
 
 
-def test_plan_when_there_is_no_quantizer_is_fp32() -> None:
-    _, plans = take_off(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)))
-    assert {path: plan.bits for path, plan in plans.items()} == {"0": FP32}
-    assert not plans["0"].runs_in_int8
-
-
 @pytest.mark.parametrize(
     ("bits", "expected"), [(INT8, True), (LayerBits(4, 8), True), (LayerBits(8, 16), False)]
 )
@@ -93,11 +87,6 @@ def test_plan_when_scaled_keeps_its_integers_up_to_the_sign() -> None:
     assert found.integers.tolist() == [[1, -2], [-3, -127], [0, 0]]
     assert found.integers.dtype == np.int8
     np.testing.assert_allclose(found.scales, [1.0, 0.75, LEAST_SCALE])
-
-
-def test_plan_when_float_is_not_scaled() -> None:
-    plan = LayerPlan(path="a", bits=FP32)
-    assert plan.scaled(np.ones(3)) is plan
 
 
 @pytest.mark.parametrize(("least", "greatest"), [(-1.0, 3.0), (0.5, 2.0), (-4.0, -1.0), (0, 0)])
