@@ -7,20 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ship_fixtures import Remembers
 
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
 from hwsearch.hardware.runtimes import Family, runtime_facts
-from hwsearch.ship.export import ExportOptions, export_models
 from hwsearch.ship.handover.convert import conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
 from hwsearch.ship.handover.tensorrt import tensorrt_script, weak_options
 from hwsearch.ship.handover.write import write_handover
 from hwsearch.ship.trtexec_log import read_log
-from hwsearch.study.run_folder import open_run
 
 NAMES = ("red", 'it\'s "blue"', "grün\n", "$side {x}")
 
@@ -48,10 +45,8 @@ def test_python_script_when_read_is_python(script: object, baked: bool) -> None:
 
 
 @pytest.fixture
-def folder(host_run: Path, pictures: DataSet) -> Path:
-    run = open_run(host_run)
-    export_models(run, run.models, pictures, ExportOptions(), on_phase=Remembers().phase)
-    return host_run / "models" / "trial_0003"
+def folder(shipped: dict[str, Path]) -> Path:
+    return shipped["host"] / "models" / "trial_0003"
 
 
 @pytest.mark.parametrize("name", ["run_onnxruntime.py", "run_openvino.py"])
@@ -144,9 +139,7 @@ def run_script(
     ("version", "said", "types"),
     [
         ("v8601", "8.6", "--int8 --fp16 --precisionConstraints=obey --layerPrecisions=c:fp32"),
-        ("v9300", "9.3", "--int8 --fp16 --precisionConstraints=obey --layerPrecisions=c:fp32"),
         ("v100300", "10.3", "--stronglyTyped"),
-        ("v101400", "10.14", "--stronglyTyped"),
         ("v110100] [b106", "11.1", ""),
         ("v11.1.0.106] [b48", "11.1", ""),
     ],
@@ -167,18 +160,12 @@ def test_tensorrt_script_when_run_gives_each_version_its_options(
     )
     assert len(loads) == 5
     assert all(load.startswith("--loadEngine=model.engine --useSpinWait") for load in loads)
-
-
-def test_tensorrt_script_when_run_writes_a_log_that_is_read(tmp_path: Path) -> None:
-    run_script(tmp_path, "v100300", tensorrt_script(contract(), MIXED))
     log = read_log(tmp_path / "trtexec.log")
-    assert log.medians_ms == (7.1,) * 5
-    assert (log.version, log.device) == ("10.3.0", "Orin")
+    assert (log.device, log.medians_ms) == ("Orin", (7.1,) * 5)
 
 
-@pytest.mark.parametrize("version", ["v8502", "v8201", "v7103"])
-def test_tensorrt_script_when_the_version_is_too_old_says_so(version: str, tmp_path: Path) -> None:
-    ended, calls = run_script(tmp_path, version, tensorrt_script(contract(), MIXED))
+def test_tensorrt_script_when_the_version_is_too_old_says_so(tmp_path: Path) -> None:
+    ended, calls = run_script(tmp_path, "v8502", tensorrt_script(contract(), MIXED))
     assert ended.returncode == 3
     assert "is too old for this file; 8.6 or later is needed" in ended.stderr
     assert calls == []
@@ -247,11 +234,9 @@ def test_conversion_says_what_is_not_known(family: Family, baked: bool) -> None:
     ("runtime", "names"),
     [
         ("ONNX Runtime 1.x", {"run_onnxruntime.py", "run_openvino.py"}),
-        ("OpenVINO 2026.4", {"run_onnxruntime.py", "run_openvino.py"}),
         ("TensorRT 10.3", {"run_onnxruntime.py", "build_tensorrt.sh"}),
         ("TFLite 2.7.1", {"run_onnxruntime.py", "CONVERT.md"}),
         ("TFLite Edge TPU delegate", {"run_onnxruntime.py", "CONVERT.md"}),
-        ("Arm NN 22.11", {"run_onnxruntime.py", "CONVERT.md"}),
     ],
 )
 def test_handover_when_written_is_that_of_the_runtime(
