@@ -73,6 +73,7 @@ def test_run_when_nothing_fits_says_what_is_reachable_and_reports(
     front = json.loads((folder / "front.json").read_text(encoding="utf-8"))
     assert front["front"] == []
     assert front["minimum_reachable"]["latency"]["value"] > 0.001
+    assert not list((filled / "cache").rglob("*.safetensors")), "nothing was trained"
 
 
 @pytest.mark.slow

@@ -41,19 +41,6 @@ def test_knobs_are_in_a_fixed_order() -> None:
     ]
 
 
-def test_choices_are_those_of_the_space() -> None:
-    assert CHOICES["backbone"] == ("resnet18", "my.nets:small")
-    assert CHOICES["input_px"] == (32, 48)
-    assert CHOICES["prune_stage3"] == (0.0, 0.5)
-    assert CHOICES["depth.resnet18"] == ("[2,2]", "[1,1]")
-    assert CHOICES["width.my.nets:small"] == ("0.5", "1")
-
-
-def test_savings_and_spreads_reach_from_nothing_to_all() -> None:
-    assert CHOICES["saving"] == (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-    assert CHOICES["spread"] == (0.0, 0.5, 1.0)
-
-
 @pytest.mark.parametrize("name", ["tiny", "mobile", "edge"])
 def test_every_choice_can_be_stored(name: str) -> None:
     for choices in knob_choices(load_space(name)).values():
@@ -92,14 +79,6 @@ def test_choices_come_back_without_those_of_other_backbones() -> None:
         dropped = {name for name in choices if "." in name and not name.endswith(f".{backbone}")}
         assert back == {name: value for name, value in choices.items() if name not in dropped}
         assert list(back) == [name for name in CHOICES if name in back]
-
-
-def test_dense_keeps_everything() -> None:
-    knobs = dense("resnet18", 32)
-    assert knobs.prune == (0.0, 0.0, 0.0, 0.0)
-    assert knobs.saving == 0.0
-    assert knobs.depth is None
-    assert Knobs.from_choices(knobs.to_choices()) == knobs
 
 
 @pytest.mark.parametrize(
