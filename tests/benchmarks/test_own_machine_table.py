@@ -1,6 +1,5 @@
 """The tables of ``own_machine.py``, from networks whose truth is made up."""
 
-import dataclasses
 import math
 import random
 
@@ -8,7 +7,6 @@ import pytest
 from network_builder import NetworkBuilder
 from own_machine import (
     Measured,
-    cheapest_bits,
     errors,
     methods_of,
     with_one_factor,
@@ -89,20 +87,6 @@ def test_errors_of_all_methods_are_told_with_and_without_a_backbone(
     assert {row["networks"] for row in small.values()} == {expected}
     rms = {method: float(str(row["rms_log_percent"])) for method, row in small.items()}
     assert rms[PARTS] < 0.5 * min(value for method, value in rms.items() if method != PARTS)
-
-
-def test_cheapest_bits_are_told_over_the_faster_of_fp32_and_int8() -> None:
-    plain = measured(4, 5, ("fp32", "int8", "cheapest, profile alone", "cheapest, corrected"))
-    latencies_ms = (2.0, 1.0, 1.1, 0.9)
-    one = [
-        dataclasses.replace(each, backbone="first", latency_ms=latency_ms)
-        for each, latency_ms in zip(plain, latencies_ms, strict=True)
-    ]
-    (of_backbone, of_all) = cheapest_bits(one)
-    assert of_backbone["fp32_over_best"] == pytest.approx(2.0)
-    assert of_backbone["cheapest_profile_alone_over_best"] == pytest.approx(1.1)
-    assert of_backbone["cheapest_corrected_over_best"] == pytest.approx(0.9)
-    assert {**of_all, "backbone": "first"} == of_backbone
 
 
 def test_one_factor_is_the_mean_of_the_ratios_but_for_what_is_known_before() -> None:

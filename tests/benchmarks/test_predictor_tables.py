@@ -1,18 +1,11 @@
 import csv
-import gzip
-import itertools
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
-import table_bitfusion
 import table_budget
-import table_mlperf
-import table_nano
-import table_nasbench201
-from mobilenets import mobilenet
 from network_builder import NetworkBuilder
 from peers import (
     Boosting,
@@ -156,18 +149,6 @@ def test_boosting_learns_and_repeats_with_its_seed() -> None:
     assert mape_percent(measured(rows[250:], "latency"), first.value) < 8
 
 
-def test_ours_has_intervals_and_predicts_energy() -> None:
-    rows = rows_of(networks(45), operators_ms)
-    forecast = (
-        Ours(profile=load_profile("raspberry-pi-4"))
-        .fit(rows[:30], "energy")
-        .predict([row.network for row in rows[30:]])
-    )
-    assert forecast.sigma_log is not None
-    assert (forecast.sigma_log > 0).all()
-    assert mape_percent(measured(rows[30:], "energy"), forecast.value) < 10
-
-
 def test_a_transferred_method_follows_a_scaled_device() -> None:
     rows = rows_of(networks(80), operators_ms)
     source = OperatorSum().fit(rows[:50], "latency")
@@ -267,94 +248,20 @@ def test_a_summary_of_choices_counts_them() -> None:
     }
 
 
-HEADER = (
-    "profile", "device", "runtime", "backend", "mlperf_round", "family", "variant", "width",
-    "input_px", "precision", "top1_percent", "latency_p90_ms", "energy_mj", "power_w",
-)  # fmt: skip
-WIDTHS, SIZES_PX = (0.25, 0.5, 0.75, 1.0), (96, 128, 160, 192)
-
-
-def board(
-    profile: str, device: str, runtime: str, backend: str, speed: float, power_w: str = "4"
-) -> list[list[str]]:
-    """64 rows: MobileNet v1 and v2 in four widths, four sizes and both precisions."""
-    rows = []
-    for family, width, px, precision in itertools.product(
-        ("mobilenet_v1", "mobilenet_v2"), WIDTHS, SIZES_PX, ("fp32", "int8")
-    ):
-        if family == "mobilenet_v2" and width == 0.25:
-            width = 0.35
-        described = mobilenet(family, "", width, px, FP32)
-        latency_ms = speed * operators_ms(described) / 100 * (1 if precision == "fp32" else 0.4)
-        energy_mj = f"{4 * latency_ms:.9g}" if power_w else ""
-        top1_percent = f"{40 + 20 * width + px / 20:.3f}"
-        key = (profile, device, runtime, backend, "v9", family, "", str(width), str(px), precision)
-        rows.append([*key, top1_percent, f"{latency_ms:.9g}", energy_mj, power_w])
-    return rows
-
-
-@pytest.fixture
-def made_up(tmp_path: Path) -> Options:
-    """Two boards in two rounds each; the newer round of the first has no energy."""
-    rows = [
-        *board("v1/me/pi", "rpi4", "tflite", "ruy", 1.0),
-        *board("v2/me/pi", "rpi4", "tflite", "ruy", 1.1, power_w=""),
-        *board("v1/me/khadas", "khadas_vim4", "tflite", "ruy", 0.5),
-        *board("v2/me/khadas", "khadas_vim4", "tflite", "ruy", 0.45),
-        *board("v1/me/unknown", "toaster", "tflite", "ruy", 9.0),
-    ]
-    with gzip.open(tmp_path / "mlperf_edge_cpu_gpu.csv.gz", "wt", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerows([HEADER, *rows])
-    return Options(data=tmp_path, seeds=1, quick=True, out=tmp_path)
-
-
-def test_boards_are_the_newest_round_with_energy(made_up: Options) -> None:
-    found = table_mlperf.boards(made_up)
-    assert [one.setup[3] for one in found] == ["v2/me/khadas", "v1/me/pi"]
-    assert [one.profile.name for one in found] == ["khadas-vim4", "raspberry-pi-4"]
-    assert [one.quantities for one in found] == [("latency", "energy")] * 2
-
-
-@pytest.mark.slow
-@pytest.mark.benchmark
-def test_the_table_of_boards_has_every_split_and_method(made_up: Options) -> None:
-    boards = table_mlperf.boards(made_up)
-    within = table_mlperf.within_boards(boards)
-    splits = {str(row["split"]) for row in within}
-    assert splits == {"width held out", "input size held out", "fp32 to int8"}
-    assert len(within) == 2 * 3 * 5
-    new = table_mlperf.new_boards(boards, 1)
-    by_method = {row["method"]: row["mape_percent"] for row in new if row["quantity"] == "latency"}
-    assert len(by_method) == 9
-    started, alone = by_method["ours, started from it"], by_method["ours"]
-    assert isinstance(started, Spread)
-    assert isinstance(alone, Spread)
-    # The boards differ by a factor alone, so the other one knows everything else.
-    assert started.median < alone.median
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published tables are not here")
 @pytest.mark.slow
 @pytest.mark.benchmark
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        (table_nano, "nano"),
-        (table_bitfusion, "bitfusion"),
-        (table_nasbench201, "nasbench201"),
-        (table_budget, "budget"),
-    ],
-)
+@pytest.mark.parametrize("name", ["nano", "bitfusion", "nasbench201", "budget", "mlperf"])
 def test_small_form_of_a_published_table_has_its_columns_and_methods(
-    module: ModuleType, name: str, tmp_path: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = Options(data=DATA, seeds=1, quick=True, out=tmp_path)
-    written = write_csv(module.table(given), given, name, given.size)
-    [published] = PUBLISHED.glob(f"predictor_{name}_*.csv")
-    tables_read = []
-    for path in (written, published):
+    given = ["table", str(DATA), "--seeds", "1", "--quick", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", given)
+    importlib.import_module(f"table_{name}").main()
+    read = []
+    for folder in (tmp_path, PUBLISHED):
+        [path] = folder.glob(f"predictor_{name}_*.csv")
         with path.open(encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            tables_read.append((reader.fieldnames, {row["method"] for row in reader}))
-    assert tables_read[0] == tables_read[1]
+            read.append((reader.fieldnames, {row["method"] for row in reader}))
+    assert read[0] == read[1]

@@ -5,13 +5,12 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 from bitfusion_ops import bitfusion_op
 from mobilenets import mobilenet
-from named_nets import edge_network, jetson_network, tiny_autoencoder, tiny_resnet8
+from named_nets import edge_network, tiny_autoencoder, tiny_resnet8
 from nasbench201_nets import (
     EDGES,
     OPERATIONS,
@@ -23,8 +22,7 @@ from nasbench201_nets import (
 )
 from torch import nn
 
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
-from hwsearch.errors import BackboneError
+from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.nets.trace import trace
 
@@ -117,91 +115,8 @@ def test_mobilenet_when_refused(family: str, variant: str, width: float, message
         mobilenet(family, variant, width, 224, FP32)
 
 
-class Cell(nn.Module):
-    """A cell as the benchmark runs it, without the ReLUs in front (fusion is what is tested)."""
-
-    def __init__(self, operations: tuple[str, ...], channels: int) -> None:
-        super().__init__()
-        self.operations = operations
-        self.layers = nn.ModuleList([self.layer(name, channels) for name in operations])
-
-    @staticmethod
-    def layer(name: str, channels: int) -> nn.Module:
-        if name.startswith("nor_conv"):
-            window = int(name[-1])
-            conv = nn.Conv2d(channels, channels, window, padding=window // 2, bias=False)
-            return nn.Sequential(conv, nn.BatchNorm2d(channels))
-        pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-        return pool if name == "avg_pool_3x3" else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        nodes = [x]
-        for node in (1, 2, 3):
-            terms = [
-                layer(nodes[source])
-                for (source, target), name, layer in zip(
-                    EDGES, self.operations, self.layers, strict=True
-                )
-                if target == node and name != "none"
-            ]
-            total = terms[0]
-            for term in terms[1:]:
-                total = total + term
-            nodes.append(total)
-        return nodes[-1]
-
-
-class Reduction(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        after = 2 * channels
-        self.convs = nn.Sequential(
-            nn.Conv2d(channels, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after),
-        )  # fmt: skip
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, after, 1, bias=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        main: torch.Tensor = self.convs(x)
-        shortcut: torch.Tensor = self.shortcut(x)
-        return shortcut + main
-
-
-def skeleton(operations: tuple[str, ...]) -> nn.Module:
-    def cells(channels: int) -> list[nn.Module]:
-        return [Cell(operations, channels) for _ in range(5)]
-
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), *cells(16),
-        Reduction(16), *cells(32), Reduction(32), *cells(64),
-        nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
-
-
-def cell_text(operations: tuple[str, ...]) -> str:
-    nodes = [
-        "|".join(f"{name}~{s}" for (s, t), name in zip(EDGES, operations, strict=True) if t == node)
-        for node in (1, 2, 3)
-    ]
-    return "+".join(f"|{node}|" for node in nodes)
-
-
 def all_cells() -> list[tuple[str, ...]]:
     return list(itertools.product(OPERATIONS, repeat=6))
-
-
-def every_node_has_an_input(operations: tuple[str, ...]) -> bool:
-    fed = {t for (_, t), name in zip(EDGES, operations, strict=True) if name != "none"}
-    return fed == {1, 2, 3}
-
-
-def test_nasbench201_when_compared_with_a_trace() -> None:
-    cells = [operations for operations in all_cells() if every_node_has_an_input(operations)]
-    for at in np.random.default_rng(0).choice(len(cells), size=10, replace=False):
-        with torch.device("meta"):
-            expected = traced(skeleton(cells[at]), 32)
-        network = nasbench201(cell_text(cells[at]), FP32, removed="nothing")
-        assert alike(network) == alike(expected), cells[at]
 
 
 def test_live_operations_when_compared_with_all_paths() -> None:
@@ -287,10 +202,3 @@ def test_edge_network_when_its_macs_are_published(name: str, px: int, macs: floa
     network = edge_network(name, px, INT8)
     assert network.macs == pytest.approx(macs, rel=0.03)
     assert {kernel.bits for kernel in network.kernels} == {INT8}
-
-
-def test_jetson_network_when_known_or_not() -> None:
-    assert jetson_network("yolo11n", 640, FP16).macs == pytest.approx(3.25e9, rel=0.02)
-    assert jetson_network("resnet18", 224, FP16).macs == pytest.approx(1.81e9, rel=0.01)
-    with pytest.raises(BackboneError, match="retinanet is not in torchvision"):
-        jetson_network("retinanet", 800, INT8)

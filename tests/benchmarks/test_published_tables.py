@@ -47,17 +47,6 @@ CELLS = (
     {"arch_str": DEAD_CELL, "macs": "43172480", "params": "316346"},
 )
 LATENCIES = {"raspi4_latency_ms": "5.5", "2080ti_1_latency_ms": "7.5"}
-EDGE = {
-    "device": "Phone",
-    "runtime": "TFLite",
-    "precision": "fp32 (assumed)",
-    "batch": "1",
-    "model": "mobilenet_v1_0.25",
-    "input_size": "128x128",
-    "latency_ms": "6.0",
-    "power_w": "",
-    "energy_mj": "",
-}
 
 
 def write(path: Path, *rows: Mapping[str, str]) -> None:
@@ -134,23 +123,6 @@ def test_mlperf_when_profiles_differ(tmp_path: Path) -> None:
     assert {kernel.bits for kernel in second.measurement.network.kernels} == {FP32}
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"precision": "int4"}, "precision 'int4' is unknown; the tables have fp32, fp16, int8"),
-        ({"family": "resnet"}, "'resnet ' is not a MobileNet"),
-        ({"energy_mj": "0.012"}, "energy_mj is 0.012, other columns say 12; check the units"),
-        ({"latency_p90_ms": "-4"}, "not positive|check the units"),
-    ],
-)
-def test_mlperf_when_a_row_is_refused(
-    changed: dict[str, str], message: str, tmp_path: Path
-) -> None:
-    write_mlperf(tmp_path, changed)
-    with pytest.raises(ValueError, match=message):
-        tables.mlperf(tmp_path)
-
-
 def write_cells(folder: Path, **changed: str) -> None:
     rows = [{**cell, **LATENCIES, **changed} for cell in CELLS]
     write(folder / "nasbench201.csv.gz", *rows)
@@ -167,31 +139,6 @@ def test_nasbench201_when_devices_remove_differently(tmp_path: Path) -> None:
     everywhere = tables.nasbench201(tmp_path, removed="dead")
     assert everywhere["2080ti_1"][1].network.macs == compiled.network.macs
     assert [m.group for m in table["raspi4"]] == ["nor_conv_1x1", "other"]
-
-
-def test_edge_published_when_rows_cannot_be_used(tmp_path: Path) -> None:
-    rows = [
-        EDGE,
-        {**EDGE, "model": "deeplab_v3"},
-        {**EDGE, "model": "deeplab_v3"},
-        {**EDGE, "precision": "int8/fp as published"},
-        {**EDGE, "input_size": "49x10"},
-        {**EDGE, "batch": "offline"},
-        {**EDGE, "runtime": "PyTorch eager"},
-    ]
-    write(tmp_path / "edge_published.csv", *rows)
-    published = tables.edge_published(tmp_path)
-    assert list(published.by_setup) == [("Phone", "TFLite")]
-    (measurement,) = published.by_setup["Phone", "TFLite"]
-    assert measurement.energy_mj is None
-    assert measurement.group == "mobilenet_v1_0.25 fp32"
-    assert published.skipped == {
-        "batch offline": 1,
-        "input size '49x10'": 1,
-        "no kernels for deeplab_v3": 2,
-        "precision int8/fp as published": 1,
-        "runtime PyTorch eager": 1,
-    }
 
 
 def test_bitfusion_when_input_and_output_are_told_apart() -> None:

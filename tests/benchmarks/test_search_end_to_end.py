@@ -16,7 +16,6 @@ from end_to_end_rows import (
     area_table,
     best_within,
     hypervolume,
-    limit_table,
     read_rows,
 )
 
@@ -74,19 +73,6 @@ def test_area_table_holds_arms_against_all_files_of_the_peers_seed_by_seed() -> 
     assert (ours["seeds"], str(ours["files"])) == (2, "1.0")
     assert str(ours["over_all_peers_percent"]) == "91.7 (70.8-112.5)"
     assert (str(ours["cpu_minutes"]), ours["longest_cpu_minutes"]) == ("8.1", 8.1)
-
-
-def test_limit_table_tells_the_lead_over_the_best_peer_at_each_limit() -> None:
-    rows = [
-        row(0.05, 60.0, arm="nncf"),
-        row(0.2, 66.0, arm="modelopt"),
-        row(0.05, 59.0, arm="hwsearch"),
-        row(0.1, 68.0, arm="hwsearch"),
-    ]
-    lines = [list(one.values()) for one in limit_table(rows, (0.04, 0.05, 0.3))]
-    table = {str(arm): rest for arm, *rest in lines}
-    assert table["hwsearch"] == [10.0, 59.0, 68.0]
-    assert table["hwsearch over the best peer, points"] == [0.0, -1.0, 2.0]
 
 
 def job(name: str, folder: Path, code: str, *, exit_codes: tuple[int, ...] = (0,)) -> Job:

@@ -5,7 +5,6 @@ import pytest
 from methods import methods, replay
 from optuna._hypervolume import compute_hypervolume
 from problem import Problem, Truth, dominated
-from regret_plot import plot_regret
 from replay_nasbench201 import CHECKPOINTS, SETTINGS, Cells, cell_features
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -80,12 +79,6 @@ def test_features_of_a_cell_count_live_operations_alone() -> None:
     unread = ("nor_conv_3x3", "none", "none", "skip_connect", "none", "avg_pool_3x3")
     assert cell_features(unread) == [1, 0, 0, 0, 0]
     assert cell_features(("none",) * 6) == [0, 0, 0, 0, -1]
-
-
-def test_plot_is_written(tmp_path: Path) -> None:
-    curve = np.array([[10, 5.0, 6.0, 7.0], [20, 3.0, 4.0, 5.0]])
-    path = plot_regret({"ours": curve, "random": 2 * curve}, tmp_path / "new" / "regret.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @needs_data

@@ -4,11 +4,10 @@ import csv
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 import table_host
 from measure_host import write_table
-from table_host import Nets, chosen_order, newest, prior, read_nets, table
+from table_host import Nets, newest, prior, read_nets, table
 from table_output import markdown
 
 from hwsearch.bits import INT8
@@ -57,12 +56,6 @@ def test_every_method_is_scored_on_every_part(nets: Nets) -> None:
     methods = {str(row["method"]) for row in rows}
     assert {"ours", "MACs line", "gradient boosting", "per-operator sum"} <= methods
     assert "| ours |" in markdown(rows)
-
-
-def test_the_chosen_nets_are_distinct_and_grow_by_one(nets: Nets) -> None:
-    ten, twenty = chosen_order(prior(), nets.pool, 10), chosen_order(prior(), nets.pool, 20)
-    assert len(set(twenty.tolist())) == 20
-    assert np.array_equal(ten, twenty[:10])
 
 
 def report(latencies_ms: dict[str, float]) -> MeasureReport:

@@ -48,17 +48,6 @@ def test_package_when_not_installed_is_missing_and_the_exit_code_says_so(
         CliRunner().invoke(command, [], catch_exceptions=False)
 
 
-def test_program_when_not_found_is_optional_and_says_what_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert state("ssh") == (
-        "optional",
-        "-",
-        "only for measuring and verifying on a board; install an OpenSSH client",
-    )
-
-
 def test_cache_when_a_file_is_in_the_way_is_missing(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "not").write_text("a file")
     kind, found, advice = state("cache folder")

@@ -5,14 +5,7 @@ import pytest
 from rich.console import Console
 
 from hwsearch.cli import measure_view
-from hwsearch.cli.measure_view import BarView, LineView, left_text, open_measure_view
-
-
-def test_time_left_follows_from_what_is_done() -> None:
-    assert left_text(0.25, 10.0) == ", about 30s left"
-    assert left_text(1.0, 10.0) == ", about 0s left"
-    assert left_text(0.0, 10.0) == ""
-    assert left_text(0.5, 90.0) == ", about 1m30s left"
+from hwsearch.cli.measure_view import BarView, LineView, open_measure_view
 
 
 def test_lines_say_phases_and_notes_and_now_and_then_the_progress(

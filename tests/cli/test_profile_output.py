@@ -7,7 +7,7 @@ import yaml
 from hwsearch.bits import INT8
 from hwsearch.calibrate.fitting import Fitted
 from hwsearch.calibrate.offers import Speed
-from hwsearch.cli.profile_output import output_path, save, show_fitted, speed_lines
+from hwsearch.cli.profile_output import output_path, save, show_fitted
 from hwsearch.errors import HostError, UserError
 from hwsearch.files import read_model
 from hwsearch.hardware.kernels import KernelKind
@@ -90,13 +90,3 @@ def test_json_has_the_same_and_more(capsys: pytest.CaptureFixture[str]) -> None:
         "kind": "depthwise", "bits": "W8A8", "speedup_over_fp32": 0.4, "offered": False,
         "kernels": 20,
     }  # fmt: skip
-
-
-def test_widths_of_which_nothing_pays_say_so() -> None:
-    slow = Speed(kind=KernelKind.CONV, bits=INT8, time_ratio=1.5, kernels=9)
-    only = Fitted(profile=load_profile("raspberry-pi-4"), speeds=(slow,))
-    assert speed_lines(only) == ["int8 over fp32: nothing; not offered: conv 0.67 x"]
-    kept = Fitted(profile=load_profile("host"), speeds=(slow,))
-    assert speed_lines(kept) == [
-        "int8 over fp32: nothing; slower, offered all the same: conv 0.67 x"
-    ]

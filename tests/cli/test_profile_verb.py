@@ -98,9 +98,3 @@ def test_check_when_the_profile_is_broken_lists_all_mistakes(
     assert "memory.bandwidth: unknown key" in ended.stderr
     assert "memory.bandwidth_gb_per_s: missing" in ended.stderr
     assert len(ended.stderr.splitlines()) == 4
-
-
-def test_check_when_there_is_no_file_says_so(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "check", "nowhere.yaml")
-    assert ended.returncode == 2
-    assert ended.stderr == "hwsearch: nowhere.yaml: cannot be read (No such file or directory)\n"

@@ -42,23 +42,6 @@ def test_node_when_added_stands_before_its_first_reader() -> None:
     assert [node.op_type for node in graph.ordered()] == ["Relu", "Abs", "Mul"]
 
 
-def test_result_when_also_read_inside_is_not_read_once() -> None:
-    graph = chain()
-    graph.add("Abs", ["y"], "inside")
-    assert graph.read_once("y") is None
-
-
-def test_node_when_renamed_keeps_its_place_and_takes_the_name() -> None:
-    graph = chain()
-    graph.rename(graph.nodes["second"], "first")
-    assert [(node.name, node.op_type) for node in graph.ordered()] == [
-        ("first_1", "Relu"),
-        ("first", "Mul"),
-    ]
-    graph.rename(graph.nodes["first"], "first")
-    assert graph.nodes["first"].op_type == "Mul"
-
-
 def test_constant_when_held_twice_must_be_the_same() -> None:
     graph = chain()
     assert graph.constant("c", np.ones(2, np.float32)) == "c"

@@ -180,19 +180,6 @@ def test_pairs_when_counted_are_those_asked_for(name: str, bits: str, shared: Ma
     )
 
 
-def test_weights_when_alone_in_integers_are_dequantized(net: nn.Module, file: Path) -> None:
-    model = quantized(net, PX, LayerBits(4, 32))
-    export_onnx(model, PX, file)
-    assert operations(file)["QuantizeLinear"] == 0
-    assert operations(file)["DequantizeLinear"] == 5
-    np.testing.assert_allclose(
-        logits(file, pictures(PX)), torch_logits(model, pictures(PX)), rtol=1e-4, atol=1e-5
-    )
-
-
-RANGES = {"stem": (0.0, 4.0), "last": (0.0, 2.0)}
-
-
 def test_output_when_a_following_layer_has_a_grid_uses_that(net: nn.Module, file: Path) -> None:
     model = quantized(net, PX, INT8)
     export_onnx(model, PX, file)

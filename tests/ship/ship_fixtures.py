@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from study_fixtures import make_settings, make_space
 from tiny_network import OWN, PX, make_data
 
-from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import inherit, validation_score
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
@@ -21,8 +21,6 @@ from hwsearch.hardware.targets import load_profile
 from hwsearch.ship import verify
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.space.search_space import SearchSpace
-from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.workbench import Workbench
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork, write_evidence
 from hwsearch.study.trials.progress import Silent
@@ -36,32 +34,6 @@ BASELINES: Final = (
 )
 #: Folders of the networks of a run.
 KEYS: Final = ("trial_0000", "trial_0003", *(folder for _, _, folder in BASELINES))
-
-
-def make_settings(**changes: Any) -> RunSettings:  # noqa: ANN401
-    space = SearchSpace.model_validate(
-        {
-            "schema_version": 1, "name": "small", "summary": "one own backbone",
-            "backbones": [OWN], "input_px": [PX], "pruning": {"ratios": [0.0, 0.5]}, "trials": 8,
-            "training": {"base_steps": 30, "rung_steps": [1, 2], "final_steps": 2,
-                         "batch_size": 16},
-        }
-    )  # fmt: skip
-    plain: dict[str, Any] = {
-        "target": "host", "budget_texts": ("50ms",), "confidence": 0.9, "data": "digits",
-        "space": space, "weights": "scratch",
-    }  # fmt: skip
-    return RunSettings.model_validate(plain | changes)
-
-
-def make_bench(settings: RunSettings, data: DataSet) -> Workbench:
-    return Workbench(
-        settings,
-        load_profile(settings.target),
-        data,
-        on_phase=lambda _: None,
-        on_step=lambda _done, _total: None,
-    )
 
 
 def candidates(bench: Workbench) -> dict[int, Candidate]:
@@ -81,8 +53,14 @@ def candidates(bench: Workbench) -> dict[int, Candidate]:
 
 def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     """Write the folder of a finished run, with the weights of two trials and two baselines."""
-    settings, data = make_settings(**changes), make_data()
-    bench = make_bench(settings, data)
+    training = {"base_steps": 30, "rung_steps": [1, 2], "final_steps": 2, "batch_size": 16}
+    space = make_space(training=training)
+    settings = make_settings(budget_texts=("50ms",), space=space, **changes)
+    data = make_data()
+    bench = Workbench(
+        settings, load_profile(settings.target), data, on_phase=lambda _: None,
+        on_step=lambda _done, _total: None,
+    )  # fmt: skip
     chosen = candidates(bench)
     knobs = Knobs(backbone=OWN, input_px=PX)
     base = [(label, bench.baseline(knobs, bits)) for label, bits, _ in BASELINES]

@@ -197,18 +197,6 @@ def test_tensorrt_script_when_there_is_no_tool_says_so(tmp_path: Path) -> None:
     assert "trtexec was not found; give its path" in ended.stderr
 
 
-def test_tensorrt_script_when_the_tool_is_another_says_so(tmp_path: Path) -> None:
-    script, tool = tmp_path / "build_tensorrt.sh", tmp_path / "tool"
-    script.write_text(tensorrt_script(contract(), MIXED))
-    tool.write_text("#!/bin/sh\necho something else\n")
-    tool.chmod(0o755)
-    ended = subprocess.run(
-        ["sh", str(script), str(tool)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 3
-    assert "does not say its version" in ended.stderr
-
-
 def test_tensorrt_script_when_the_batch_is_open_gives_its_shape() -> None:
     text = tensorrt_script(contract(batch=None), MIXED)
     assert text.count("--shapes=picture:1x3x16x16") == 2
