@@ -1,6 +1,5 @@
 """The command as a user starts it, with its own configuration and cache."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,44 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from own_place import fill
+from own_place import Finished, Hwsearch, command_line, environment, fill, run_there
 
 from hwsearch.cli.main import main
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-START = "from hwsearch.cli.main import main; main()"
-#: None in sys.modules makes an import raise, so a command that ends well has not asked for torch.
-POISON = "import sys; sys.modules['torch'] = None; "
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def environment(place: Path) -> dict[str, str]:
-    return os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "HWSEARCH_CACHE": str(place / "cache"),
-        "HWSEARCH_CONFIG": str(place / "configuration"),
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "80",
-    }
-
-
-def command_line(*arguments: str, torch: bool = True) -> list[str]:
-    return [sys.executable, "-c", ("" if torch else POISON) + START, *arguments]
-
-
-def run_there(
-    place: Path, *arguments: str, torch: bool = True
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command_line(*arguments, torch=torch),
-        cwd=place,
-        env=environment(place),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -87,9 +51,7 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A place with a finished run in results/, and how the command that made it ended."""
     place = fill(tmp_path_factory.mktemp("finished"))
     options = "run --target jetson --budget 50ms --data pictures --space own.yaml --json"
@@ -106,9 +68,7 @@ def there() -> Hwsearch:
 
 
 @pytest.fixture
-def finished_copy(
-    finished: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
-) -> tuple[Path, Path]:
+def finished_copy(finished: Finished, tmp_path: Path) -> tuple[Path, Path]:
     """A place with a copy of the finished run, to be changed, and the folder of that run."""
     place = Path(shutil.copytree(finished[0], tmp_path / "place"))
     [folder] = (place / "results").iterdir()

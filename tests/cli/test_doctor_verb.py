@@ -1,19 +1,17 @@
 import json
 import shutil
-import subprocess
 from collections import namedtuple
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from own_place import Hwsearch
 
 from hwsearch.cli import doctor_verb
 from hwsearch.cli.doctor_verb import command, examine
 from hwsearch.errors import HostError
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 Usage = namedtuple("Usage", "total used free")
 
 

@@ -11,16 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from own_place import Hwsearch
 
 from hwsearch.files import packaged_folder
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _ALL_CASES = """
 import contextlib, io, json, sys

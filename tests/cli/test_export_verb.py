@@ -1,12 +1,9 @@
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
+from own_place import Hwsearch
 
 
 @pytest.mark.slow

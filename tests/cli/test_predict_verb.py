@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from own_place import Hwsearch
 
 import hwsearch as package
 from hwsearch import api
 from hwsearch.cli.main import cli, main
 from hwsearch.errors import BackboneError
 from hwsearch.hardware.targets import load_profile
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def write_net(path: Path, *, size: int | str = 32, operator: str = "Relu") -> Path:

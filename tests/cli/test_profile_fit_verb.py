@@ -1,14 +1,12 @@
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from own_place import Hwsearch
 
 from hwsearch.files import read_model
 from hwsearch.hardware.profile import HardwareProfile
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 TABLE = """net,px,width,bits,latency_ms,repeat_ms
 test_resnet,32,,,0.30,0.303
 test_resnet,64,,,0.80,0.81

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from own_place import Hwsearch
 
 from hwsearch.files import read_model
 from hwsearch.hardware.profile import HardwareProfile
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.parametrize(

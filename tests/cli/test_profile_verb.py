@@ -1,15 +1,13 @@
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from own_place import Hwsearch
 
 from hwsearch.files import packaged_folder, read_model
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 NANO = packaged_folder("hw_profiles") / "jetson-nano.yaml"
 
 

@@ -1,11 +1,8 @@
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
+from own_place import Hwsearch
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from own_place import Finished, Hwsearch
 
 from hwsearch.cli import run_verb
 from hwsearch.report import stored
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
-Finished = tuple[Path, "subprocess.CompletedProcess[str]"]
 SCHEMA = Path(stored.__file__).with_name("front.schema.json")
 RUN = "run --target jetson --data pictures --space own.yaml"
 

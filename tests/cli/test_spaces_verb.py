@@ -1,12 +1,10 @@
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from own_place import Hwsearch
 
 from hwsearch.files import packaged_folder
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 SPACES = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted(packaged_folder("search_spaces").glob("*.yaml"))

@@ -1,14 +1,12 @@
 import json
 import math
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from own_place import Hwsearch
 
 from hwsearch.files import packaged_folder
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 PROFILES = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted(packaged_folder("hw_profiles").glob("*.yaml"))

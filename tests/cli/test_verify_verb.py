@@ -1,18 +1,15 @@
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from own_place import Finished, Hwsearch
 
 from hwsearch.cli.verify_verb import command
 from hwsearch.errors import RunError
 from hwsearch.report import stored
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
-Finished = tuple[Path, "subprocess.CompletedProcess[str]"]
 SCHEMA = Path(stored.__file__).with_name("front.schema.json")
 
 

@@ -27,3 +27,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> MakeShared:
         return Shared(model=model, px=px, file=export_onnx(model, px, path, output_ranges=ranges))
 
     return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "model.onnx"

@@ -32,11 +32,6 @@ from hwsearch.nets.quantize import quantize
 from hwsearch.nets.realize import pruned
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_plain_network_when_exported_gives_the_same_logits(name: str, file: Path) -> None:
     model, px = network(name), NETS[name]

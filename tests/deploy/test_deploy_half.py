@@ -31,11 +31,6 @@ def chain(*bits: LayerBits) -> nn.Module:
     return model
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
 def types(file: Path) -> dict[str, int]:
     graph = onnx.load(file).graph
     found = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}

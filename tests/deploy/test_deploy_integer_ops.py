@@ -58,11 +58,6 @@ def write(model: nn.Module, px: int, file: Path) -> None:
     export_onnx(model, px, file, output_ranges=observe_output_ranges(model, [pictures(px)]))
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
 @pytest.mark.parametrize(
     ("between", "kernels"),
     [

@@ -51,11 +51,6 @@ def net() -> nn.Module:
         return Net().eval()
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
 def initializers(file: Path) -> dict[str, Any]:
     return {t.name: numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
 

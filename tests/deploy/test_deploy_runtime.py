@@ -22,11 +22,6 @@ from hwsearch.deploy.ranges import observe_output_ranges
 from hwsearch.nets.quantize import Scheme, calibrate, quantize
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(
     ("asked", "scheme", "share"),

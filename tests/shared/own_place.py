@@ -1,10 +1,24 @@
-"""A folder as a user has it: a backbone, a space of it, and pictures."""
+"""A folder as a user has it, with a backbone, a space of it and pictures; the command run there."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from PIL import Image
+
+_REPOSITORY: Final = Path(__file__).resolve().parents[2]
+_START: Final = "from hwsearch.cli.main import main; main()"
+#: None in sys.modules makes an import raise, so a command that ends well has not asked for torch.
+_POISON: Final = "import sys; sys.modules['torch'] = None; "
+
+Ended = subprocess.CompletedProcess[str]
+Hwsearch = Callable[..., Ended]
+#: A folder with a finished run in ``results/``, and how the command that made it ended.
+Finished = tuple[Path, Ended]
 
 _BACKBONE: Final = """
 from torch import nn
@@ -50,3 +64,29 @@ def fill(place: Path) -> Path:
             pixels[:, :, channel] += 100
             Image.fromarray(pixels).save(place / "pictures" / name / f"{number:02d}.png")
     return place
+
+
+def environment(place: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(_REPOSITORY),
+        "HWSEARCH_CACHE": str(place / "cache"),
+        "HWSEARCH_CONFIG": str(place / "configuration"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+    }
+
+
+def command_line(*arguments: str, torch: bool = True) -> list[str]:
+    return [sys.executable, "-c", ("" if torch else _POISON) + _START, *arguments]
+
+
+def run_there(place: Path, *arguments: str, torch: bool = True) -> Ended:
+    return subprocess.run(
+        command_line(*arguments, torch=torch),
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
