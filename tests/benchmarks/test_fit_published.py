@@ -2,18 +2,13 @@ from pathlib import Path
 
 import fit_published
 import pytest
-import tables
 import yaml
+from published import DATA, NEEDS_DATA
 
 from hwsearch.files import packaged_folder, read_model
 from hwsearch.hardware.profile import HardwareProfile
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SHIPPED = packaged_folder("hw_profiles")
-
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the published measurements (../shared/data) are not here"
-)
 
 
 def fitted(path: Path) -> HardwareProfile:
@@ -36,7 +31,7 @@ def test_main_when_no_table_is_for_a_name_says_which_there_are(tmp_path: Path) -
         fit_published.main([str(tmp_path), "jetson-nanoo"])
 
 
-@needs_data
+@NEEDS_DATA
 def test_fit_when_made_twice_is_the_same_and_keeps_all_but_the_fit(tmp_path: Path) -> None:
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
@@ -52,20 +47,6 @@ def test_fit_when_made_twice_is_the_same_and_keeps_all_but_the_fit(tmp_path: Pat
     assert (
         texts[0].splitlines()[0] == (SHIPPED / "jetson-orin-nano.yaml").read_text().split("\n")[0]
     )
-
-
-@needs_data
-def test_sources_when_read_then_every_measurement_is_of_the_right_device() -> None:
-    setups = {setup[-1]: setup for setup in tables.mlperf(DATA)}
-    boards = {"raspberry-pi": "rpi4", "odroid": "odroid_n2plus", "khadas": "khadas_vim4"}
-    for name, mlperf in fit_published.MLPERF.items():
-        device, runtime, backend, _ = setups[mlperf]
-        profile = fitted(SHIPPED / f"{name}.yaml")
-        assert device == boards.get(profile.family, device)
-        assert runtime.upper() == profile.runtime.replace(" ", "").upper()
-        assert backend in f"{profile.runtime_version} {mlperf}".lower()
-        version = profile.runtime_version.split()[0]
-        assert f"v{version}" in mlperf
 
 
 def test_fit_when_the_folder_has_no_rows_says_so(tmp_path: Path) -> None:

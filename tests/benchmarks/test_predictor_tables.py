@@ -8,7 +8,6 @@ import pytest
 import table_budget
 from network_builder import NetworkBuilder
 from peers import (
-    Boosting,
     Line,
     Method,
     OperatorSum,
@@ -18,6 +17,7 @@ from peers import (
     held_out_each,
     measured,
 )
+from published import DATA, NEEDS_DATA
 from scipy.stats import norm, spearmanr
 from scores import (
     Forecast,
@@ -36,7 +36,6 @@ from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.targets import load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
 PUBLISHED = ROOT / "results" / "published"
 
 
@@ -76,11 +75,6 @@ def rows_of(
         Measurement(network=one, latency_ms=latency_ms(one), energy_mj=3 * latency_ms(one))
         for one in described
     ]
-
-
-def line_ms(one: NetworkDesc) -> float:
-    """What a line over MACs, weights and kernels can say."""
-    return 0.2 + 2e-7 * one.macs + 1e-5 * one.weight_elements + 0.05 * len(one.kernels)
 
 
 def operators_ms(one: NetworkDesc) -> float:
@@ -128,25 +122,10 @@ def test_spread_is_the_median_with_quartiles_without_nan() -> None:
     assert np.isnan(spread([float("nan")]).median)
 
 
-def test_a_line_finds_a_line() -> None:
-    rows = rows_of(networks(60), line_ms)
-    line = Line(name="line", sums=("macs", "weights", "kernels"))
-    assert worst_percent(line, rows[:30], rows[30:]) < 0.1
-
-
 def test_operator_sums_find_what_no_line_can() -> None:
     rows = rows_of(networks(80), operators_ms)
     assert worst_percent(OperatorSum(), rows[:50], rows[50:]) < 1
     assert worst_percent(Line(name="line", sums=("macs",)), rows[:50], rows[50:]) > 20
-
-
-def test_boosting_learns_and_repeats_with_its_seed() -> None:
-    rows = rows_of(networks(300), operators_ms)
-    test = [row.network for row in rows[250:]]
-    first = Boosting(seed=3).fit(rows[:250], "latency").predict(test)
-    again = Boosting(seed=3).fit(rows[:250], "latency").predict(test)
-    assert (first.value == again.value).all()
-    assert mape_percent(measured(rows[250:], "latency"), first.value) < 8
 
 
 def test_a_transferred_method_follows_a_scaled_device() -> None:
@@ -248,7 +227,7 @@ def test_a_summary_of_choices_counts_them() -> None:
     }
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published tables are not here")
+@NEEDS_DATA
 @pytest.mark.slow
 @pytest.mark.benchmark
 @pytest.mark.parametrize("name", ["nano", "bitfusion", "nasbench201", "budget", "mlperf"])

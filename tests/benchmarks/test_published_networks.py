@@ -2,15 +2,13 @@ import csv
 import dataclasses
 import gzip
 import itertools
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 from bitfusion_ops import bitfusion_op
 from mobilenets import mobilenet
-from named_nets import edge_network, tiny_autoencoder, tiny_resnet8
+from named_nets import edge_network
 from nasbench201_nets import (
     EDGES,
     OPERATIONS,
@@ -20,14 +18,12 @@ from nasbench201_nets import (
     parse_cell,
     unfolded_params,
 )
+from published import DATA, NEEDS_DATA
 from torch import nn
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.nets.trace import trace
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-RESIDUAL_CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 def traced(model: nn.Module, px: int) -> NetworkDesc:
@@ -45,13 +41,6 @@ def alike(network: NetworkDesc) -> list[KernelDesc]:
         for kernel in network.kernels
         if kernel.kind is not KernelKind.COPY
     ]
-
-
-def macs_by_kind(network: NetworkDesc) -> Counter[KernelKind]:
-    macs: Counter[KernelKind] = Counter()
-    for kernel in network.kernels:
-        macs[kernel.kind] += kernel.macs
-    return macs
 
 
 @pytest.mark.parametrize(
@@ -73,26 +62,6 @@ def test_mobilenet_when_timm_has_it(
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "width"),
-    [
-        ("tf_mobilenetv3_large_minimal_100", "large-minimalistic", 1.0),
-        ("tf_mobilenetv3_small_075", "small", 0.75),
-    ],
-)
-def test_mobilenet_when_timm_pads_as_tensorflow(name: str, variant: str, width: float) -> None:
-    with torch.device("meta"):
-        expected = traced(timm.create_model(name, num_classes=1001), 224)
-    network = mobilenet("mobilenet_v3", variant, width, 224, FP32)
-    assert network.weight_elements == expected.weight_elements
-    assert {k: v for k, v in macs_by_kind(network).items() if v} == {
-        k: v for k, v in macs_by_kind(expected).items() if v
-    }
-    assert [(k.kind, k.macs, k.output_elements) for k in alike(network)] == [
-        (k.kind, k.macs, k.output_elements) for k in alike(expected)
-    ]
-
-
-@pytest.mark.parametrize(
     ("width", "px", "mega_macs"),
     # The table of slim/nets/mobilenet/README.md, which truncates.
     [(1.4, 224, 582), (1.3, 224, 509), (0.75, 192, 153), (0.5, 160, 50), (0.35, 96, 11)],
@@ -101,18 +70,6 @@ def test_mobilenet_v2_when_compared_with_published_macs(
     width: float, px: int, mega_macs: int
 ) -> None:
     assert int(mobilenet("mobilenet_v2", "", width, px, FP32).macs / 1e6) == mega_macs
-
-
-@pytest.mark.parametrize(
-    ("family", "variant", "width", "message"),
-    [
-        ("mobilenet_v2", "large", 1.0, "'mobilenet_v2 large' is not a MobileNet; pick one of"),
-        ("mobilenet_v2", "", float("nan"), "width nan is not above zero"),
-    ],
-)
-def test_mobilenet_when_refused(family: str, variant: str, width: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        mobilenet(family, variant, width, 224, FP32)
 
 
 def all_cells() -> list[tuple[str, ...]]:
@@ -129,24 +86,9 @@ def test_live_operations_when_compared_with_all_paths() -> None:
         assert is_constant(operations) == (not live)
 
 
-@pytest.mark.parametrize(
-    ("arch", "message"),
-    [
-        ("|none~0|", "is not a cell"),
-        (RESIDUAL_CELL.replace("none~0", "none~1"), "is not a cell"),
-        (RESIDUAL_CELL.replace("skip_connect~0", "max_pool~0"), "'max_pool' is not of NAS-Bench"),
-    ],
-)
-def test_nasbench201_when_refused(arch: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        nasbench201(arch, FP32)
-
-
+@NEEDS_DATA
 def test_nasbench201_when_compared_with_published_counts() -> None:
-    path = DATA / "nasbench201.csv.gz"
-    if not path.exists():
-        pytest.skip("the published measurements (../shared/data) are not here")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    with gzip.open(DATA / "nasbench201.csv.gz", "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({parse_cell(row["arch_str"]) for row in rows}) == len(all_cells()) == 15_625
     for row in rows[::25]:
@@ -164,28 +106,6 @@ def test_bitfusion_op_when_counted_by_hand() -> None:
     assert depthwise.kind is KernelKind.DEPTHWISE
     assert (depthwise.in_size, depthwise.out_size) == ((28, 28), (14, 14))
     assert depthwise.macs == 40 * 25 * 14 * 14
-
-
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [
-        ("tail", "'tail' is not"),
-        ("(96, 456, 14, 1, 1, 0)-W4A4", "is not"),
-        ("(96, 456, 14, 1, 1, 0, 1)-W1A4", "1 bits is not a width"),
-        ("(96, 456, 14, 1, 1, 0, 5)-W4A4", "5 groups do not divide"),
-    ],
-)
-def test_bitfusion_op_when_refused(key: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        bitfusion_op(key)
-
-
-def test_tiny_networks_when_compared_with_published_sizes() -> None:
-    # arXiv:2106.07597, Table 1: 96 kB and 270 kB in int8; the repository counts 12.5 M MACs.
-    resnet, autoencoder = tiny_resnet8(32, INT8), tiny_autoencoder(INT8)
-    assert resnet.macs == pytest.approx(12.5e6, rel=0.01)
-    assert resnet.weight_elements == pytest.approx(78_000, rel=0.01)
-    assert autoencoder.macs == pytest.approx(264_192, rel=0.001)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tables
+from published import DATA, NEEDS_DATA
 from scipy.optimize import nnls
 
 from hwsearch.bits import FP32, INT8
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 #: Rows with made-up figures that agree with each other; counts are those of the networks.
 NANO = {
@@ -40,13 +39,6 @@ MLPERF = {
     "energy_mj": "12.0",
     "power_w": "3.0",
 }
-CELL = "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|avg_pool_3x3~1|none~2|"
-DEAD_CELL = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-CELLS = (
-    {"arch_str": CELL, "macs": "11715200", "params": "101306"},
-    {"arch_str": DEAD_CELL, "macs": "43172480", "params": "316346"},
-)
-LATENCIES = {"raspi4_latency_ms": "5.5", "2080ti_1_latency_ms": "7.5"}
 
 
 def write(path: Path, *rows: Mapping[str, str]) -> None:
@@ -55,12 +47,6 @@ def write(path: Path, *rows: Mapping[str, str]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def data() -> Path:
-    if not DATA.exists():
-        pytest.skip("the published measurements (../shared/data) are not here")
-    return DATA
 
 
 def write_nano(folder: Path, **changed: str) -> None:
@@ -123,30 +109,13 @@ def test_mlperf_when_profiles_differ(tmp_path: Path) -> None:
     assert {kernel.bits for kernel in second.measurement.network.kernels} == {FP32}
 
 
-def write_cells(folder: Path, **changed: str) -> None:
-    rows = [{**cell, **LATENCIES, **changed} for cell in CELLS]
-    write(folder / "nasbench201.csv.gz", *rows)
-
-
-def test_nasbench201_when_devices_remove_differently(tmp_path: Path) -> None:
-    write_cells(tmp_path)
-    table = tables.nasbench201(tmp_path)
-    assert list(table) == ["raspi4", "2080ti_1"]
-    eager, compiled = table["2080ti_1"][1], table["raspi4"][1]
-    assert (eager.latency_ms, compiled.latency_ms) == (7.5, 5.5)
-    dead_macs = 9 * 5 * (16**2 * 32**2 + 32**2 * 16**2 + 64**2 * 8**2)
-    assert eager.network.macs == compiled.network.macs + dead_macs
-    everywhere = tables.nasbench201(tmp_path, removed="dead")
-    assert everywhere["2080ti_1"][1].network.macs == compiled.network.macs
-    assert [m.group for m in table["raspi4"]] == ["nor_conv_1x1", "other"]
-
-
+@NEEDS_DATA
 def test_bitfusion_when_input_and_output_are_told_apart() -> None:
     # Inputs are read in the activation bits, outputs are written in a width of their own. Taking
     # cin for cout would turn this round.
     per_input, per_output = [], []
     for bits in ("W4A4", "W4A6", "W4A8"):
-        chosen = [m for m in tables.bitfusion(data()) if m.group == f"conv {bits}"]
+        chosen = [m for m in tables.bitfusion(DATA) if m.group == f"conv {bits}"]
         kernels = [m.network.kernels[0] for m in chosen]
         features = np.array(
             [[k.input_elements, k.output_elements, k.weight_elements, k.macs] for k in kernels]
@@ -161,22 +130,22 @@ def test_bitfusion_when_input_and_output_are_told_apart() -> None:
     assert per_output == pytest.approx([per_output[0]] * 3, rel=0.06)
 
 
+@NEEDS_DATA
 @pytest.mark.slow  # every network is described and compared with its published counts
 def test_tables_when_read_whole_have_every_row() -> None:
-    folder = data()
-    assert len({m.network.name for m in tables.nano(folder)}) == 10_028
-    setups = tables.mlperf(folder)
+    assert len({m.network.name for m in tables.nano(DATA)}) == 10_028
+    setups = tables.mlperf(DATA)
     rows = [row for found in setups.values() for row in found]
     assert (len(setups), len(rows)) == (46, 3522)
     assert sum(row.measurement.energy_mj is not None for row in rows) == 2067
-    cells = tables.nasbench201(folder)
+    cells = tables.nasbench201(DATA)
     assert {len(measurements) for measurements in cells.values()} == {15_625}
     degenerate = [m.group for m in cells["raspi4"] if m.latency_ms < 0.5]
     assert degenerate == ["constant"] * 235
-    assert len(tables.bitfusion(folder)) == 5295
+    assert len(tables.bitfusion(DATA)) == 5295
     for published, total, used in (
-        (tables.jetson_published(folder), 168, 64),
-        (tables.edge_published(folder), 460, 318),
+        (tables.jetson_published(DATA), 168, 64),
+        (tables.edge_published(DATA), 460, 318),
     ):
         found = sum(len(measurements) for measurements in published.by_setup.values())
         assert (found + sum(published.skipped.values()), found) == (total, used)

@@ -8,7 +8,7 @@ from pathlib import Path
 import end_to_end
 import outsiders
 import pytest
-from end_to_end import ARMS, Job, run_on_cores
+from end_to_end import ARMS, Job
 from end_to_end_rows import (
     ALL_PEERS,
     Measured,
@@ -73,24 +73,6 @@ def test_area_table_holds_arms_against_all_files_of_the_peers_seed_by_seed() -> 
     assert (ours["seeds"], str(ours["files"])) == (2, "1.0")
     assert str(ours["over_all_peers_percent"]) == "91.7 (70.8-112.5)"
     assert (str(ours["cpu_minutes"]), ours["longest_cpu_minutes"]) == ("8.1", 8.1)
-
-
-def job(name: str, folder: Path, code: str, *, exit_codes: tuple[int, ...] = (0,)) -> Job:
-    command = (sys.executable, "-c", code)
-    return Job(seed=0, arms=(name,), folder=folder / name, command=command, exit_codes=exit_codes)
-
-
-def test_jobs_run_alone_on_a_core_and_their_processor_time_is_counted(tmp_path: Path) -> None:
-    core = min(end_to_end.allowed_cores())
-    told = "import os, time\nend = time.process_time() + 0.3\n"
-    told += "while time.process_time() < end: pass\n"
-    told += "print(sorted(os.sched_getaffinity(0)), os.environ['HWSEARCH_CACHE'])"
-    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {told!r}], check=True)"
-    [(done, cpu_s)] = run_on_cores([job("nncf", tmp_path, nested)], [core])
-    assert isinstance(cpu_s, float)
-    assert cpu_s >= 0.3
-    log = (done.folder / "log.txt").read_text().strip()
-    assert log == f"[{core}] {done.folder / 'cache'}"
 
 
 def test_second_start_runs_only_what_is_missing(

@@ -8,8 +8,6 @@ import end_to_end
 import numpy as np
 import outsiders
 import pytest
-import torch
-from outsiders import augmented
 from score_files import HeldOut, accuracy_percent, input_px
 
 from hwsearch.accuracy.data.sources import load_data
@@ -22,26 +20,6 @@ def test_outsiders_know_nothing_of_hwsearch() -> None:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     assert ran.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_augmented_pictures_are_windows_of_the_reflected_picture(flip: bool) -> None:
-    rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.random((20, 3, 16, 16), dtype=np.float32))
-    found = augmented(images, np.random.default_rng(1), flip=flip)
-    assert found.shape == images.shape
-    mirrored = 0
-    for before, after in zip(images, found, strict=True):
-        padded = torch.nn.functional.pad(before[None], (2,) * 4, mode="reflect")[0]
-        windows = [
-            padded[:, down : down + 16, right : right + 16]
-            for down in range(5)
-            for right in range(5)
-        ]
-        plain = any(torch.equal(one, after) for one in windows)
-        mirrored += not plain
-        assert plain or any(torch.equal(one.flip(2), after) for one in windows)
-    assert (mirrored > 0) == flip
 
 
 def write_file(path: Path, *, metadata: dict[str, object] | None = None) -> None:

@@ -1,17 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from methods import methods, replay
 from optuna._hypervolume import compute_hypervolume
 from problem import Problem, Truth, dominated
-from replay_nasbench201 import CHECKPOINTS, SETTINGS, Cells, cell_features
+from published import DATA, NEEDS_DATA
+from replay_nasbench201 import CHECKPOINTS, SETTINGS, Cells
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 METHODS = {method.name: method for method in methods()}
-needs_data = pytest.mark.skipif(
-    not (DATA / "nasbench201.csv.gz").is_file(), reason=f"no published tables in {DATA}"
-)
 
 
 def make_problem(*, objectives: bool = True, limit: float = np.inf, holes: int = 0) -> Problem:
@@ -72,16 +67,7 @@ def test_replay_spends_no_trial_over_the_budget_or_outside_the_table(
     assert sorted(run) == np.flatnonzero(problem.allowed).tolist()
 
 
-def test_features_of_a_cell_count_live_operations_alone() -> None:
-    # 0-1, 0-2, 1-2, 0-3, 1-3, 2-3
-    chain = ("nor_conv_3x3", "none", "nor_conv_1x1", "none", "none", "nor_conv_3x3")
-    assert cell_features(chain) == [0, 1, 2, 0, 3]
-    unread = ("nor_conv_3x3", "none", "none", "skip_connect", "none", "avg_pool_3x3")
-    assert cell_features(unread) == [1, 0, 0, 0, 0]
-    assert cell_features(("none",) * 6) == [0, 0, 0, 0, -1]
-
-
-@needs_data
+@NEEDS_DATA
 def test_true_fronts_of_the_table_are_those_known() -> None:
     cells = Cells(DATA)
     assert len(cells.places) == 15_625
@@ -98,7 +84,7 @@ def test_true_fronts_of_the_table_are_those_known() -> None:
     assert CHECKPOINTS == (50, 100, 200, 500)
 
 
-@needs_data
+@NEEDS_DATA
 def test_ours_meets_its_goal_after_fifty_trials_of_one_replay() -> None:
     problem = Cells(DATA).problem("silver_4114")
     run = replay(problem, METHODS["ours"], 50, 0)

@@ -7,7 +7,7 @@ import pytest
 from joint_truth import append_row, bench_of, candidate_of, choices
 from problem import Truth
 from replay_joint import problems
-from replay_ladder import Way, networks, search, table, told
+from replay_ladder import Way, networks, search
 
 from hwsearch.study.asked.effort import MOST_FINALISTS
 from hwsearch.study.candidates.workbench import Workbench
@@ -76,16 +76,3 @@ def test_a_search_pays_for_what_it_trained(truths: tuple[Path, Path]) -> None:
     last = ladder[-1]
     # Accuracy follows from cost almost without noise here, so hopeless ones are seen early.
     assert (last.stopped_percent > 0) == (last.seconds - 20.0 * last.trained_fully < 150)
-
-
-def test_table_says_what_the_ladder_saves(truths: tuple[Path, Path]) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trained = networks(*truths)
-    rows = []
-    for cost, problem in problems(truths[1], partly=True).items():
-        rows += table(problem, trained, cost, 1, 8)
-    assert len(rows) == 2 * 3 * 2 * 2
-    assert all(row["seeds"] == 1 for row in rows)
-    lines = told(rows)
-    assert len(lines) == 2 * 2 * 3
-    assert lines[0].startswith("size_bytes, 90 %, random: ")

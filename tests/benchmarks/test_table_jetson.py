@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import pytest
 import table_jetson
 from network_builder import NetworkBuilder
+from published import DATA, NEEDS_DATA
 from table_output import Options
 
 from hwsearch.bits import FP16
 from hwsearch.hardware.kernels import NetworkDesc
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason="the published tables are not here")
 QUICK = Options(data=DATA, seeds=1, quick=True, out=Path())
 
 

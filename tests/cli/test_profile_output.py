@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -76,17 +75,3 @@ def test_a_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
 def test_a_profile_in_its_folder_is_reached_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     show_fitted(fitted(), Path("hw_profiles/mine.yaml"), as_json=False, more={})
     assert "hwsearch run --target mine --budget 10ms" in capsys.readouterr().out
-
-
-def test_json_has_the_same_and_more(capsys: pytest.CaptureFixture[str]) -> None:
-    show_fitted(fitted(), Path("hw_profiles/mine.yaml"), as_json=True, more={"drift_percent": 1.5})
-    told = json.loads(capsys.readouterr().out)
-    assert told["schema_version"] == 1
-    assert told["target"] == "raspberry-pi-4"
-    assert told["drift_percent"] == 1.5
-    assert told["latency_error"]["rmspe_percent"] > 0
-    assert told["energy_error"]["networks"] > 0
-    assert told["speeds"][1] == {
-        "kind": "depthwise", "bits": "W8A8", "speedup_over_fp32": 0.4, "offered": False,
-        "kernels": 20,
-    }  # fmt: skip

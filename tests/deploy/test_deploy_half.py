@@ -44,17 +44,6 @@ def halves(file: Path) -> list[str]:
     return [n.op_type for n in nodes if known[n.output[0]] == TensorProto.FLOAT16]
 
 
-def test_network_when_all_in_half_is_cast_at_its_ends_only(file: Path) -> None:
-    export_onnx(chain(FP16, FP16, FP16, FP16), PX, file)
-    assert operations(file)["Cast"] == 2
-    graph = onnx.load(file).graph
-    assert [graph.node[0].op_type, graph.node[-1].op_type] == ["Cast", "Cast"]
-    assert len(halves(file)) == len(graph.node) - 1
-    [picture], [result] = graph.input, graph.output
-    assert picture.type.tensor_type.elem_type == TensorProto.FLOAT
-    assert result.type.tensor_type.elem_type == TensorProto.FLOAT
-
-
 def test_neighbours_when_in_half_share_their_casts(file: Path) -> None:
     export_onnx(chain(FP32, FP16, FP16, FP32), PX, file)
     assert operations(file)["Cast"] == 2

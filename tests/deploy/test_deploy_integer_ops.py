@@ -20,9 +20,7 @@ from torch.nn import functional
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.export import export_onnx
-from hwsearch.deploy.float_graph import float_graph
-from hwsearch.deploy.plan import take_off
-from hwsearch.deploy.ranges import observe_output_ranges, wanted_tensors
+from hwsearch.deploy.ranges import observe_output_ranges
 
 PX = 8
 Between = Callable[[Tensor, Tensor], Tensor]
@@ -127,12 +125,6 @@ def test_sum_when_a_term_is_quantized_for_a_layer_only_reads_that(
     assert found["QLinearAdd"] == 1
     # The float layer's output, once for the layer and the sum.
     assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 0)
-
-
-def test_operations_when_layers_are_float_are_none() -> None:
-    model = net(lambda one, two: one + two, one=FP32, two=FP32)
-    wanted = wanted_tensors(float_graph(*take_off(model), PX), "relu")
-    assert list(wanted) == ["last", "/ReduceMean", "/ReduceMean/Flatten"]
 
 
 def test_hard_swish_when_the_grid_is_signed_stays_float(file: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
 from hwsearch.hardware.runtimes import Family, runtime_facts
 from hwsearch.ship.handover.convert import conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
-from hwsearch.ship.handover.tensorrt import tensorrt_script, weak_options
+from hwsearch.ship.handover.tensorrt import tensorrt_script
 from hwsearch.ship.handover.write import write_handover
 from hwsearch.ship.trtexec_log import read_log
 
@@ -89,16 +89,6 @@ def test_python_script_when_run_without_a_picture_says_how(folder: Path) -> None
 
 
 MIXED = {"stem": INT8, "a.b": FP16, "c": FP32, "d, e": FP32}
-
-
-def test_weak_options_name_what_stays_in_fp32() -> None:
-    assert weak_options(MIXED) == [
-        "--int8", "--fp16", "--precisionConstraints=obey", "--layerPrecisions=c:fp32",
-    ]  # fmt: skip
-    assert weak_options({"a": INT8, "b": FP32}) == ["--int8"]
-    assert weak_options({"a": FP16}) == ["--fp16"]
-    assert weak_options({"a": FP32}) == []
-    assert weak_options({"a": LayerBits(8, 16), "b": LayerBits(4, 8)}) == ["--int8", "--fp16"]
 
 
 FAKE = """#!/bin/sh

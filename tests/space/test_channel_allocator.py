@@ -190,9 +190,11 @@ def test_full_spread_takes_the_unimportant_first() -> None:
 def test_full_spread_takes_at_most_twice_the_ratio() -> None:
     made = [
         group("uneven", 128, [0.01] * 120 + [99.0] * 8),
-        group("even", 128, [1.0] * 128),
+        *(group(name, 128, [1.0] * 128) for name in ("one", "other")),
     ]
-    assert allocate_channels(made, even(0.25), 1.0) == {"uneven": 64, "even": 128}
+    # A quarter of all three is 96; the uneven one would lose all of it.
+    expected = {"uneven": 64, "one": 112, "other": 112}
+    assert allocate_channels(made, even(0.25), 1.0) == expected
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 1e-320, 1e300])
