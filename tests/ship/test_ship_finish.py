@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,8 @@ def test_verify_without_a_place_keeps_the_latency_of_the_same_file(shipped_jetso
     latency = found(shipped_jetson, name).latency_ms
     assert latency is not None
     assert latency.value == 7.25
-    export_run(shipped_jetson, str(trial), ExportOptions(bake=True), Remembers())
+    other = shipped_jetson / "models" / "baseline_dense-fp32_tiny" / "model.onnx"
+    shutil.copy(other, shipped_jetson / "models" / name)
     verify_run(shipped_jetson, Remembers())
     assert found(shipped_jetson, name).latency_ms is None
 
@@ -272,13 +274,17 @@ def test_log_when_read_gives_its_model_a_measured_latency(
     latency = found(shipped_jetson, f"trial_{trial:04d}").latency_ms
     assert latency is not None
     assert (latency.place, latency.device) == ("trtexec log", "Orin")
-    assert latency.threads is None
+    assert (latency.threads, latency.sigma_log) == (None, LEAST_SIGMA_LOG)
     # One that lies elsewhere does not say what it is of.
     elsewhere = log.rename(tmp_path / "some.log")
     with pytest.raises(RunError, match=r"lies in no model's folder of .*; say --trial N"):
         verify_log(shipped_jetson, elsewhere, None, Remembers())
+    elsewhere.write_text(call(7.25) + call(10.0), encoding="utf-8")
     front = verify_log(shipped_jetson, elsewhere, "baseline_dense-fp32_tiny", Remembers())
     assert front.baselines[0].latency_ms.value == 7.25
+    latency = found(shipped_jetson, "baseline_dense-fp32_tiny").latency_ms
+    assert latency is not None
+    assert latency.sigma_log == pytest.approx(math.log(10 / 7.25) / 2)
 
 
 def test_log_when_the_target_runs_no_tensorrt_is_refused(
