@@ -5,40 +5,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from own_place import fill
 
-import hwsearch
 from hwsearch import api
-from hwsearch.errors import HwsearchError, NothingFitsError, RunError, UnitError
+from hwsearch.errors import HwsearchError, RunError, UnitError
 from hwsearch.study.asked.preflight import Checked, check
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-
-BACKBONE = """
-from torch import nn
-
-
-def tiny(num_classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
-    )
-"""
-SPACE = """
-schema_version: 1
-name: own
-summary: one small network of the user
-backbones: ["api_backbone:tiny"]
-input_px: [16]
-pruning: {ratios: [0.0, 0.5]}
-weight_bits: target
-activation_bits: target
-training: {base_steps: 30, rung_steps: [2, 4], final_steps: 8, batch_size: 16}
-trials: 8
-"""
 
 
 class Remembers(Silent):
@@ -73,18 +47,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HWSEARCH_CONFIG", str(tmp_path / "configuration"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "api_backbone.py").write_text(BACKBONE)
-    (tmp_path / "own.yaml").write_text(SPACE)
-    draw = np.random.default_rng(0)
-    for name, channel in (("red", 0), ("blue", 2)):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = draw.integers(0, 120, (16, 16, 3), dtype=np.uint8)
-            pixels[:, :, channel] += 100
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number:02d}.png")
-    yield tmp_path
+    yield fill(tmp_path)
     # The module lies in this test's folder, so the next test must not find it.
-    sys.modules.pop("api_backbone", None)
+    sys.modules.pop("own_backbone", None)
 
 
 @pytest.fixture
@@ -95,22 +60,12 @@ def checked() -> Checked:
     )  # fmt: skip
 
 
-def test_package_when_asked_for_search_has_the_function() -> None:
-    assert hwsearch.search is api.search
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"budget": "10"}, "budget '10' has no unit"),
-        ({"budget": ()}, "no budget was given"),
-        ({"budget": ["10ms", "20ms"]}, "both limit latency"),
         ({"target": "jetsn"}, "Did you mean 'jetson'"),
-        ({"space": "tinny"}, "Did you mean 'tiny'"),
-        ({"data": "digit"}, "Did you mean 'digits'"),
-        ({"trials": 0}, "0 trials is too few"),
         ({"confidence": 90}, "confidence 90 is not between 0 and 1"),
-        ({"time_limit": "20"}, "duration '20' is not a number with a unit"),
         ({"settings": {"input_pixels": "32"}}, "--set has no key 'input_pixels'"),
     ],
 )
@@ -185,13 +140,18 @@ def test_search_when_it_ends_returns_a_pick_of_its_front(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_search_when_repeated_finds_the_same_and_when_resumed_goes_on(place: Path) -> None:
-    first, second = (
-        api.search(
-            target="jetson", budget=["50ms", "1MB"], data="pictures", space="own.yaml", seed=5
+def test_search_when_repeated_finds_the_same_and_when_resumed_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for cache in ("first", "second"):  # so that the base network is trained again as well
+        monkeypatch.setenv("HWSEARCH_CACHE", str(place / cache))
+        found.append(
+            api.search(
+                target="jetson", budget=["50ms", "1MB"], data="pictures", space="own.yaml", seed=5
+            )
         )
-        for _ in range(2)
-    )
+    first, second = found
     assert first.folder != second.folder
     assert first.front.front == second.front.front
     watcher = Remembers()
@@ -199,11 +159,3 @@ def test_search_when_repeated_finds_the_same_and_when_resumed_goes_on(place: Pat
     assert longer.folder == second.folder
     assert [record.trial for record in watcher.records] == [8, 9]
     assert longer.pick in longer.front.front
-
-
-@pytest.mark.slow
-def test_search_when_nothing_fits_raises_and_reports(place: Path) -> None:
-    with pytest.raises(NothingFitsError, match=r"\d ms"):
-        api.search(target="jetson", budget="1us", data="pictures", space="own.yaml")
-    (folder,) = (place / "results").iterdir()
-    assert (folder / "report.md").is_file()

@@ -2,50 +2,21 @@
 
 import inspect
 import re
-import subprocess
 from pathlib import Path
 
 import click
-import pytest
 from click.testing import CliRunner
 
 import hwsearch.errors
 from hwsearch.cli.main import cli
 from hwsearch.cli.run_verb import command as run_command
 from hwsearch.errors import HwsearchError
-from hwsearch.hardware.targets import resolve
-from hwsearch.space.search_space import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 #: All that is said to users.
 TOLD = "\n".join([README, *(page.read_text(encoding="utf-8") for page in PAGES)])
-
-
-def code_blocks() -> list[str]:
-    """Fenced blocks without a language: set-up commands and printed output."""
-    return re.findall(r"^```\n(.*?)^```$", README, flags=re.M | re.S)
-
-
-def test_readme_has_exactly_two_set_up_commands() -> None:
-    commands = [block for block in code_blocks() if "pip install" in block]
-    assert len(commands) == 2
-    assert all(block.count("\n") == 1 for block in commands), "each is one line"
-    assert ".venv/bin/hwsearch run --target jetson --budget 10ms" in commands[0]
-    assert commands[1].rstrip().endswith(".venv/bin/pytest")
-
-
-@pytest.mark.parametrize("command", [b for b in code_blocks() if "pip install" in b])
-def test_set_up_command_when_read_by_a_shell_is_well_formed(command: str) -> None:
-    subprocess.run(["bash", "-n", "-c", command], check=True)
-
-
-def test_ci_runs_the_test_command_of_readme() -> None:
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for part in ("-m venv .venv", ".venv/bin/pip install", "'.[test]'", ".venv/bin/pytest"):
-        assert part in script
-        assert part in README
 
 
 def options_of(words: list[str]) -> set[str]:
@@ -107,21 +78,6 @@ def test_exit_codes_of_readme_are_those_of_the_errors() -> None:
         if issubclass(error, HwsearchError)
     ]
     assert told == {0, *(error.exit_code for error in errors)}
-
-
-def test_the_alias_of_readme_means_the_orin_nano() -> None:
-    assert resolve("jetson") == ("jetson-orin-nano", True)
-    assert resolve("jetson-nano") == ("jetson-nano", False)
-
-
-def test_the_output_of_readme_is_of_the_default_space() -> None:
-    output = next(block for block in code_blocks() if "Pick:" in block)
-    names = {backbone.name for backbone in load_space("tiny").backbones}
-    shown = {word for line in output.splitlines() for word in line.split()[:1]} & names
-    assert len(shown) >= 2, "the front shows at least two backbones"
-    assert "dense-fp32" in output
-    assert "uniform-int8" in output
-    assert "not measured" in output
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,7 +1,5 @@
 """The shipped search spaces keep the promises made about them."""
 
-import pytest
-
 from hwsearch.hardware.targets import list_profiles
 from hwsearch.space.search_space import SearchSpace, list_spaces, load_space
 from hwsearch.space.timm_names import timm_names
@@ -32,14 +30,6 @@ def test_spaces_when_counted_have_twelve_backbones_of_six_families() -> None:
     assert len(names) >= 12
     assert len({family(name) for name in names}) >= 6
     assert names <= timm_names()
-
-
-@pytest.mark.parametrize(
-    ("name", "low", "high"), [("tiny", 32, 64), ("mobile", 96, 224), ("edge", 128, 512)]
-)
-def test_space_when_read_has_the_input_sizes_of_its_name(name: str, low: int, high: int) -> None:
-    space = load_space(name)
-    assert low <= min(space.input_px) <= max(space.input_px) <= high
 
 
 def test_spaces_when_a_target_is_chosen_ask_for_no_bits_that_it_lacks() -> None:

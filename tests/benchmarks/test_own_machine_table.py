@@ -1,16 +1,12 @@
 """The tables of ``own_machine.py``, from networks whose truth is made up."""
 
-import dataclasses
 import math
 import random
 
 import pytest
 from network_builder import NetworkBuilder
 from own_machine import (
-    BUDGETS_MS,
     Measured,
-    admissions,
-    cheapest_bits,
     errors,
     methods_of,
     with_one_factor,
@@ -91,36 +87,6 @@ def test_errors_of_all_methods_are_told_with_and_without_a_backbone(
     assert {row["networks"] for row in small.values()} == {expected}
     rms = {method: float(str(row["rms_log_percent"])) for method, row in small.items()}
     assert rms[PARTS] < 0.5 * min(value for method, value in rms.items() if method != PARTS)
-
-
-def test_admitted_networks_are_counted_with_those_that_hold_the_budget(
-    timed: list[Measured], asked: list[Measured]
-) -> None:
-    rows = admissions(methods_of(PREDICTOR), timed, asked)
-    assert len(rows) == len(methods_of(PREDICTOR)) * len(BUDGETS_MS)
-    for row in rows:
-        within = sum(one.latency_ms <= float(str(row["budget_ms"])) for one in asked)
-        assert row["within"] == within
-        counts = [int(str(row[name])) for name in ("admitted_and_within", "within", "admitted")]
-        assert counts[0] == min(counts)
-    (largest,) = [
-        row for row in rows if row["method"] == PARTS and row["budget_ms"] == BUDGETS_MS[-1]
-    ]
-    assert int(str(largest["admitted"])) > 0
-
-
-def test_cheapest_bits_are_told_over_the_faster_of_fp32_and_int8() -> None:
-    plain = measured(4, 5, ("fp32", "int8", "cheapest, profile alone", "cheapest, corrected"))
-    latencies_ms = (2.0, 1.0, 1.1, 0.9)
-    one = [
-        dataclasses.replace(each, backbone="first", latency_ms=latency_ms)
-        for each, latency_ms in zip(plain, latencies_ms, strict=True)
-    ]
-    (of_backbone, of_all) = cheapest_bits(one)
-    assert of_backbone["fp32_over_best"] == pytest.approx(2.0)
-    assert of_backbone["cheapest_profile_alone_over_best"] == pytest.approx(1.1)
-    assert of_backbone["cheapest_corrected_over_best"] == pytest.approx(0.9)
-    assert {**of_all, "backbone": "first"} == of_backbone
 
 
 def test_one_factor_is_the_mean_of_the_ratios_but_for_what_is_known_before() -> None:

@@ -2,16 +2,13 @@ import csv
 import dataclasses
 import gzip
 import itertools
-from collections import Counter
-from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 from bitfusion_ops import bitfusion_op
-from mobilenets import FAMILIES, make_divisible, mobilenet
-from named_nets import edge_network, jetson_network, tiny_autoencoder, tiny_resnet8
+from mobilenets import mobilenet
+from named_nets import edge_network
 from nasbench201_nets import (
     EDGES,
     OPERATIONS,
@@ -21,16 +18,12 @@ from nasbench201_nets import (
     parse_cell,
     unfolded_params,
 )
-from network_builder import NetworkBuilder
+from published import DATA, NEEDS_DATA
 from torch import nn
 
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
-from hwsearch.errors import BackboneError
+from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.nets.trace import trace
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-RESIDUAL_CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 def traced(model: nn.Module, px: int) -> NetworkDesc:
@@ -50,95 +43,13 @@ def alike(network: NetworkDesc) -> list[KernelDesc]:
     ]
 
 
-def macs_by_kind(network: NetworkDesc) -> Counter[KernelKind]:
-    macs: Counter[KernelKind] = Counter()
-    for kernel in network.kernels:
-        macs[kernel.kind] += kernel.macs
-    return macs
-
-
-# -- builder -----------------------------------------------------------------------------------
-
-
-class Convolutions(nn.Module):
-    """Every convolution that the builder knows, each with batch normalization."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8))
-        self.depthwise = nn.Sequential(
-            nn.Conv2d(8, 8, 5, 1, 2, groups=8, bias=False), nn.BatchNorm2d(8)
-        )
-        self.grouped = nn.Sequential(
-            nn.Conv2d(8, 16, 3, 1, 1, groups=4, bias=False), nn.BatchNorm2d(16)
-        )
-        self.plain = nn.Conv2d(16, 16, 1, bias=False)
-        self.classifier = nn.Linear(16, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.grouped(self.depthwise(self.stem(x)).relu()).relu()
-        x = self.plain(x) + x
-        x = x * x.mean((2, 3), keepdim=True).sigmoid()
-        logits: torch.Tensor = self.classifier(x.mean((2, 3)))
-        return logits
-
-
-def test_builder_when_compared_with_a_trace() -> None:
-    build = NetworkBuilder(FP32)
-    px = build.conv(3, 8, 33, 3, stride=2)
-    build.conv(8, 8, px, 5, depthwise=True)
-    build.conv(8, 16, px, 3, groups=4)
-    build.conv(16, 16, px, residual=True, bias=False)
-    build.pooling(16, px)
-    build.elementwise(16, 1)  # the sigmoid: a mean takes nothing in
-    build.elementwise(16, px, extra_input=16)
-    build.pooling(16, px)
-    build.linear(16, 10)
-    with torch.device("meta"):
-        expected = traced(Convolutions(), 33)
-    assert px == 17
-    assert alike(build.network("built", 33)) == alike(expected)
-
-
-def test_builder_when_bits_are_mixed() -> None:
-    build = NetworkBuilder(LayerBits(4, 8))
-    build.conv(3, 8, 8)
-    build.pooling(8, 8)
-    assert [kernel.bits for kernel in build.kernels] == [LayerBits(4, 8), INT8]
-
-
-def test_builder_when_names_are_given_or_not() -> None:
-    build = NetworkBuilder(FP32)
-    build.conv(3, 8, 8, name="stem")
-    build.linear(8, 2)
-    assert [kernel.name for kernel in build.kernels] == ["stem", "001"]
-
-
-def test_builder_when_groups_do_not_divide() -> None:
-    with pytest.raises(ValueError, match="3 groups do not divide 8 and 16 channels"):
-        NetworkBuilder(FP32).conv(8, 16, 8, groups=3)
-
-
-def test_builder_when_nothing_was_added() -> None:
-    with pytest.raises(ValueError, match="has no kernels"):
-        NetworkBuilder(FP32).network("empty", 8)
-
-
-# -- MobileNets --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "family", "variant", "width", "px"),
     [
-        ("mobilenetv1_100", "mobilenet_v1", "", 1.0, 224),
         ("mobilenetv1_125", "mobilenet_v1", "", 1.25, 160),
         ("mobilenetv2_035", "mobilenet_v2", "", 0.35, 96),
-        ("mobilenetv2_050", "mobilenet_v2", "", 0.5, 224),
-        ("mobilenetv2_100", "mobilenet_v2", "", 1.0, 224),
         ("mobilenetv2_140", "mobilenet_v2", "", 1.4, 224),
         ("mobilenetv3_large_075", "mobilenet_v3", "large", 0.75, 128),
-        ("mobilenetv3_large_100", "mobilenet_v3", "large", 1.0, 224),
-        ("mobilenetv3_small_075", "mobilenet_v3", "small", 0.75, 224),
         ("mobilenetv3_small_100", "mobilenet_v3", "small", 1.0, 224),
     ],
 )
@@ -148,27 +59,6 @@ def test_mobilenet_when_timm_has_it(
     with torch.device("meta"):
         expected = traced(timm.create_model(name), px)
     assert alike(mobilenet(family, variant, width, px, FP32, 1000)) == alike(expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "variant", "width"),
-    [
-        ("tf_mobilenetv3_large_minimal_100", "large-minimalistic", 1.0),
-        ("tf_mobilenetv3_small_minimal_100", "small-minimalistic", 1.0),
-        ("tf_mobilenetv3_small_075", "small", 0.75),
-    ],
-)
-def test_mobilenet_when_timm_pads_as_tensorflow(name: str, variant: str, width: float) -> None:
-    with torch.device("meta"):
-        expected = traced(timm.create_model(name, num_classes=1001), 224)
-    network = mobilenet("mobilenet_v3", variant, width, 224, FP32)
-    assert network.weight_elements == expected.weight_elements
-    assert {k: v for k, v in macs_by_kind(network).items() if v} == {
-        k: v for k, v in macs_by_kind(expected).items() if v
-    }
-    assert [(k.kind, k.macs, k.output_elements) for k in alike(network)] == [
-        (k.kind, k.macs, k.output_elements) for k in alike(expected)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -182,142 +72,8 @@ def test_mobilenet_v2_when_compared_with_published_macs(
     assert int(mobilenet("mobilenet_v2", "", width, px, FP32).macs / 1e6) == mega_macs
 
 
-def test_mobilenet_when_wider_or_larger() -> None:
-    for family, variants in FAMILIES.items():
-        for variant in variants:
-            macs = [mobilenet(family, variant, width, 96, INT8).macs for width in (0.5, 1, 1.5)]
-            assert macs == sorted(set(macs))
-            small, large = (mobilenet(family, variant, 1, px, INT8) for px in (96, 128))
-            assert small.weight_elements == large.weight_elements
-            assert small.macs < large.macs
-            assert {kernel.bits for kernel in large.kernels} == {INT8}
-
-
-def test_mobilenet_when_narrow_keeps_its_last_convolution() -> None:
-    narrow = mobilenet("mobilenet_v2", "", 0.35, 96, FP32)
-    wide = mobilenet("mobilenet_v2", "", 1.4, 96, FP32)
-    assert narrow.kernels[-1].in_channels == 1280
-    assert wide.kernels[-1].in_channels == 1792
-
-
-def test_mobilenet_when_asked_twice() -> None:
-    first = mobilenet("mobilenet_v1", "", 0.25, 128, INT8)
-    assert mobilenet("mobilenet_v1", "", 0.25, 128, INT8) is first
-    assert first.name == "mobilenet_v1_0.25_128"
-
-
-@pytest.mark.parametrize(
-    ("family", "variant", "width", "message"),
-    [
-        ("mobilenet_v4", "", 1.0, "is not a MobileNet; pick one of mobilenet_v1, mobilenet_v2"),
-        ("mobilenet_v3", "", 1.0, "mobilenet_v3 large-minimalistic"),
-        ("mobilenet_v2", "large", 1.0, "'mobilenet_v2 large' is not a MobileNet"),
-        ("mobilenet_v2", "", 0.0, r"width 0\.0 is not above zero"),
-        ("mobilenet_v2", "", float("nan"), "width nan is not above zero"),
-    ],
-)
-def test_mobilenet_when_refused(family: str, variant: str, width: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        mobilenet(family, variant, width, 224, FP32)
-
-
-def test_make_divisible_when_compared_with_its_definition() -> None:
-    for channels in np.linspace(0.5, 400, 1000):
-        rounded = make_divisible(float(channels))
-        assert rounded % 8 == 0
-        assert rounded >= 0.9 * channels
-        others = [m for m in range(8, 416, 8) if m >= 0.9 * channels]
-        assert abs(rounded - channels) == pytest.approx(min(abs(m - channels) for m in others))
-
-
-# -- NAS-Bench-201 -----------------------------------------------------------------------------
-
-
-class Cell(nn.Module):
-    """A cell as the benchmark runs it, without the ReLUs in front (fusion is what is tested)."""
-
-    def __init__(self, operations: tuple[str, ...], channels: int) -> None:
-        super().__init__()
-        self.operations = operations
-        self.layers = nn.ModuleList([self.layer(name, channels) for name in operations])
-
-    @staticmethod
-    def layer(name: str, channels: int) -> nn.Module:
-        if name.startswith("nor_conv"):
-            window = int(name[-1])
-            conv = nn.Conv2d(channels, channels, window, padding=window // 2, bias=False)
-            return nn.Sequential(conv, nn.BatchNorm2d(channels))
-        pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-        return pool if name == "avg_pool_3x3" else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        nodes = [x]
-        for node in (1, 2, 3):
-            terms = [
-                layer(nodes[source])
-                for (source, target), name, layer in zip(
-                    EDGES, self.operations, self.layers, strict=True
-                )
-                if target == node and name != "none"
-            ]
-            total = terms[0]
-            for term in terms[1:]:
-                total = total + term
-            nodes.append(total)
-        return nodes[-1]
-
-
-class Reduction(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        after = 2 * channels
-        self.convs = nn.Sequential(
-            nn.Conv2d(channels, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after),
-        )  # fmt: skip
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, after, 1, bias=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        main: torch.Tensor = self.convs(x)
-        shortcut: torch.Tensor = self.shortcut(x)
-        return shortcut + main
-
-
-def skeleton(operations: tuple[str, ...]) -> nn.Module:
-    def cells(channels: int) -> list[nn.Module]:
-        return [Cell(operations, channels) for _ in range(5)]
-
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), *cells(16),
-        Reduction(16), *cells(32), Reduction(32), *cells(64),
-        nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
-
-
-def cell_text(operations: tuple[str, ...]) -> str:
-    nodes = [
-        "|".join(f"{name}~{s}" for (s, t), name in zip(EDGES, operations, strict=True) if t == node)
-        for node in (1, 2, 3)
-    ]
-    return "+".join(f"|{node}|" for node in nodes)
-
-
 def all_cells() -> list[tuple[str, ...]]:
     return list(itertools.product(OPERATIONS, repeat=6))
-
-
-def every_node_has_an_input(operations: tuple[str, ...]) -> bool:
-    fed = {t for (_, t), name in zip(EDGES, operations, strict=True) if name != "none"}
-    return fed == {1, 2, 3}
-
-
-def test_nasbench201_when_compared_with_a_trace() -> None:
-    cells = [operations for operations in all_cells() if every_node_has_an_input(operations)]
-    for at in np.random.default_rng(0).choice(len(cells), size=10, replace=False):
-        with torch.device("meta"):
-            expected = traced(skeleton(cells[at]), 32)
-        network = nasbench201(cell_text(cells[at]), FP32, removed="nothing")
-        assert alike(network) == alike(expected), cells[at]
 
 
 def test_live_operations_when_compared_with_all_paths() -> None:
@@ -330,77 +86,15 @@ def test_live_operations_when_compared_with_all_paths() -> None:
         assert is_constant(operations) == (not live)
 
 
-def test_nasbench201_when_parts_are_dead() -> None:
-    # Node 1 is read by nobody, node 2 is made of nothing: only the convolution 0 -> 3 is live.
-    arch = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
-    kinds = {
-        removed: Counter(k.name.split(".")[2] for k in network.kernels if "cell" in k.name)
-        for removed, network in (
-            ("nothing", nasbench201(arch, FP32, removed="nothing")),
-            ("unread", nasbench201(arch, FP32, removed="unread")),
-            ("dead", nasbench201(arch, FP32)),
-        )
-    }
-    # The sum of 03 and 23 is fused into the convolution, which comes first.
-    assert kinds["nothing"] == {"01": 15, "03": 15, "23": 15}
-    assert kinds["unread"] == {"03": 15, "23": 15}
-    assert kinds["dead"] == {"03": 15}
-
-
-def test_nasbench201_when_the_picture_is_ignored() -> None:
-    empty = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-    zeros = "|none~0|+|none~0|none~1|+|none~0|nor_conv_1x1~1|none~2|"
-    assert [k.name for k in nasbench201(empty, FP32).kernels] == ["classifier"]
-    assert [k.name for k in nasbench201(zeros, FP32).kernels] == ["classifier"]
-    last = nasbench201(zeros, FP32, removed="unread")
-    assert last.kernels[0].name == "stage2.cell4.13.nor_conv_1x1"
-    assert last.macs == 64 * 64 * 8 * 8 + 640
-    assert len(nasbench201(empty, FP32, removed="nothing").kernels) == 1 + 2 * 4 + 3
-
-
-def test_nasbench201_when_a_sum_is_fused() -> None:
-    network = nasbench201(RESIDUAL_CELL, FP32)
-    assert not [k for k in network.kernels if "sum" in k.name]
-    second = next(k for k in network.kernels if k.name == "stage0.cell0.12.nor_conv_3x3")
-    assert second.input_elements == 2 * 16 * 32 * 32
-
-
-def test_nasbench201_when_removing_more() -> None:
-    for operations in all_cells()[::37]:
-        arch = cell_text(operations)
-        unread, dead = (nasbench201(arch, FP16, removed=kept) for kept in ("unread", "dead"))
-        whole = nasbench201(arch, FP16, removed="nothing")
-        assert dead.macs <= unread.macs <= whole.macs
-        assert nasbench201(arch, FP16, classes=100).macs == dead.macs + 64 * 90
-
-
-@pytest.mark.parametrize(
-    ("arch", "message"),
-    [
-        ("|none~0|", "is not a cell"),
-        (RESIDUAL_CELL.replace("none~0", "none~1"), "is not a cell"),
-        (RESIDUAL_CELL.replace("skip_connect~0", "max_pool~0"), "'max_pool' is not of NAS-Bench"),
-    ],
-)
-def test_nasbench201_when_refused(arch: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        nasbench201(arch, FP32)
-
-
+@NEEDS_DATA
 def test_nasbench201_when_compared_with_published_counts() -> None:
-    path = DATA / "nasbench201.csv.gz"
-    if not path.exists():
-        pytest.skip("the published measurements (../shared/data) are not here")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    with gzip.open(DATA / "nasbench201.csv.gz", "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({parse_cell(row["arch_str"]) for row in rows}) == len(all_cells()) == 15_625
     for row in rows[::25]:
         network = nasbench201(row["arch_str"], FP32, removed="nothing")
         assert network.macs == int(row["macs"])
         assert unfolded_params(network) == int(row["params"])
-
-
-# -- BitFusion ---------------------------------------------------------------------------------
 
 
 def test_bitfusion_op_when_counted_by_hand() -> None:
@@ -412,31 +106,6 @@ def test_bitfusion_op_when_counted_by_hand() -> None:
     assert depthwise.kind is KernelKind.DEPTHWISE
     assert (depthwise.in_size, depthwise.out_size) == ((28, 28), (14, 14))
     assert depthwise.macs == 40 * 25 * 14 * 14
-
-
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [
-        ("tail", "'tail' is not"),
-        ("(96, 456, 14, 1, 1, 0)-W4A4", "is not"),
-        ("(96, 456, 14, 1, 1, 0, 1)-W1A4", "1 bits is not a width"),
-        ("(96, 456, 14, 1, 1, 0, 5)-W4A4", "5 groups do not divide"),
-    ],
-)
-def test_bitfusion_op_when_refused(key: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        bitfusion_op(key)
-
-
-# -- by name -----------------------------------------------------------------------------------
-
-
-def test_tiny_networks_when_compared_with_published_sizes() -> None:
-    # arXiv:2106.07597, Table 1: 96 kB and 270 kB in int8; the repository counts 12.5 M MACs.
-    resnet, autoencoder = tiny_resnet8(32, INT8), tiny_autoencoder(INT8)
-    assert resnet.macs == pytest.approx(12.5e6, rel=0.01)
-    assert resnet.weight_elements == pytest.approx(78_000, rel=0.01)
-    assert autoencoder.macs == pytest.approx(264_192, rel=0.001)
 
 
 @pytest.mark.parametrize(
@@ -453,16 +122,3 @@ def test_edge_network_when_its_macs_are_published(name: str, px: int, macs: floa
     network = edge_network(name, px, INT8)
     assert network.macs == pytest.approx(macs, rel=0.03)
     assert {kernel.bits for kernel in network.kernels} == {INT8}
-
-
-@pytest.mark.parametrize("name", ["squeezenet", "resnet50_v1", "mobilenet_v2_ssd", "deeplab_v3"])
-def test_edge_network_when_its_version_is_unknown(name: str) -> None:
-    with pytest.raises(BackboneError, match=f"{name} is not described here; name its exact"):
-        edge_network(name, 224, INT8)
-
-
-def test_jetson_network_when_known_or_not() -> None:
-    assert jetson_network("yolo11n", 640, FP16).macs == pytest.approx(3.25e9, rel=0.02)
-    assert jetson_network("resnet18", 224, FP16).macs == pytest.approx(1.81e9, rel=0.01)
-    with pytest.raises(BackboneError, match="retinanet is not in torchvision"):
-        jetson_network("retinanet", 800, INT8)

@@ -1,19 +1,15 @@
 import csv
 import gzip
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tables
+from published import DATA, NEEDS_DATA
 from scipy.optimize import nnls
-from scipy.stats import spearmanr
 
-from hwsearch.bits import FP16, FP32, INT8
-from hwsearch.hardware.kernels import KernelKind
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from hwsearch.bits import FP32, INT8
 
 #: Rows with made-up figures that agree with each other; counts are those of the networks.
 NANO = {
@@ -43,24 +39,6 @@ MLPERF = {
     "energy_mj": "12.0",
     "power_w": "3.0",
 }
-CELL = "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|avg_pool_3x3~1|none~2|"
-DEAD_CELL = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-CELLS = (
-    {"arch_str": CELL, "macs": "11715200", "params": "101306"},
-    {"arch_str": DEAD_CELL, "macs": "43172480", "params": "316346"},
-)
-LATENCIES = {"raspi4_latency_ms": "5.5", "2080ti_1_latency_ms": "7.5"}
-EDGE = {
-    "device": "Phone",
-    "runtime": "TFLite",
-    "precision": "fp32 (assumed)",
-    "batch": "1",
-    "model": "mobilenet_v1_0.25",
-    "input_size": "128x128",
-    "latency_ms": "6.0",
-    "power_w": "",
-    "energy_mj": "",
-}
 
 
 def write(path: Path, *rows: Mapping[str, str]) -> None:
@@ -69,15 +47,6 @@ def write(path: Path, *rows: Mapping[str, str]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def data() -> Path:
-    if not DATA.exists():
-        pytest.skip("the published measurements (../shared/data) are not here")
-    return DATA
-
-
-# -- rows made up ------------------------------------------------------------------------------
 
 
 def write_nano(folder: Path, **changed: str) -> None:
@@ -140,185 +109,13 @@ def test_mlperf_when_profiles_differ(tmp_path: Path) -> None:
     assert {kernel.bits for kernel in second.measurement.network.kernels} == {FP32}
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"precision": "int4"}, "precision 'int4' is unknown; the tables have fp32, fp16, int8"),
-        ({"family": "resnet"}, "'resnet ' is not a MobileNet"),
-        ({"energy_mj": "0.012"}, "energy_mj is 0.012, other columns say 12; check the units"),
-        ({"latency_p90_ms": "-4"}, "not positive|check the units"),
-    ],
-)
-def test_mlperf_when_a_row_is_refused(
-    changed: dict[str, str], message: str, tmp_path: Path
-) -> None:
-    write_mlperf(tmp_path, changed)
-    with pytest.raises(ValueError, match=message):
-        tables.mlperf(tmp_path)
-
-
-def write_cells(folder: Path, **changed: str) -> None:
-    rows = [{**cell, **LATENCIES, **changed} for cell in CELLS]
-    write(folder / "nasbench201.csv.gz", *rows)
-
-
-def test_nasbench201_when_devices_remove_differently(tmp_path: Path) -> None:
-    write_cells(tmp_path)
-    table = tables.nasbench201(tmp_path)
-    assert list(table) == ["raspi4", "2080ti_1"]
-    eager, compiled = table["2080ti_1"][1], table["raspi4"][1]
-    assert (eager.latency_ms, compiled.latency_ms) == (7.5, 5.5)
-    dead_macs = 9 * 5 * (16**2 * 32**2 + 32**2 * 16**2 + 64**2 * 8**2)
-    assert eager.network.macs == compiled.network.macs + dead_macs
-    everywhere = tables.nasbench201(tmp_path, removed="dead")
-    assert everywhere["2080ti_1"][1].network.macs == compiled.network.macs
-    assert [m.group for m in table["raspi4"]] == ["nor_conv_1x1", "other"]
-
-
-def test_nasbench201_when_sampled(tmp_path: Path) -> None:
-    write_cells(tmp_path)
-    seen = set()
-    for seed in range(8):
-        one, same = (tables.nasbench201(tmp_path, sample=1, seed=seed) for _ in range(2))
-        assert one == same
-        names = {table[0].network.name for table in one.values()}
-        assert len(names) == 1
-        seen |= names
-    assert seen == {CELL, DEAD_CELL}
-    assert tables.nasbench201(tmp_path, sample=2) == tables.nasbench201(tmp_path)
-
-
-@pytest.mark.parametrize("sample", [0, -1, 3])
-def test_nasbench201_when_the_sample_is_impossible(sample: int, tmp_path: Path) -> None:
-    write_cells(tmp_path)
-    with pytest.raises(ValueError, match=f"a sample of {sample} cells; there are 2"):
-        tables.nasbench201(tmp_path, sample=sample)
-
-
-def test_nasbench201_when_counts_are_not_those_of_the_cell(tmp_path: Path) -> None:
-    write_cells(tmp_path, params="1")
-    with pytest.raises(ValueError, match="params is 1, described as"):
-        tables.nasbench201(tmp_path)
-
-
-def test_bitfusion_when_a_row_is_the_tail_or_no_layer(tmp_path: Path) -> None:
-    path = tmp_path / "bitfusion_simulated_ops.csv.gz"
-    layer = {"key": "(8, 16, 14, 1, 1, 0, 1)-W4A8", "energy": "0.5", "latency": "0.25"}
-    write(path, layer, {**layer, "key": "tail"})
-    (measurement,) = tables.bitfusion(tmp_path)
-    assert (measurement.latency_ms, measurement.energy_mj) == (0.25, 0.5)
-    assert measurement.group == "conv W4A8"
-    write(path, layer, {**layer, "key": "head"})
-    with pytest.raises(ValueError, match="'head' is not"):
-        tables.bitfusion(tmp_path)
-
-
-def test_edge_published_when_rows_cannot_be_used(tmp_path: Path) -> None:
-    rows = [
-        EDGE,
-        {**EDGE, "model": "deeplab_v3"},
-        {**EDGE, "model": "deeplab_v3"},
-        {**EDGE, "precision": "int8/fp as published"},
-        {**EDGE, "input_size": "49x10"},
-        {**EDGE, "batch": "offline"},
-        {**EDGE, "runtime": "PyTorch eager"},
-    ]
-    write(tmp_path / "edge_published.csv", *rows)
-    published = tables.edge_published(tmp_path)
-    assert list(published.by_setup) == [("Phone", "TFLite")]
-    (measurement,) = published.by_setup["Phone", "TFLite"]
-    assert measurement.energy_mj is None
-    assert measurement.group == "mobilenet_v1_0.25 fp32"
-    assert published.skipped == {
-        "batch offline": 1,
-        "input size '49x10'": 1,
-        "no kernels for deeplab_v3": 2,
-        "precision int8/fp as published": 1,
-        "runtime PyTorch eager": 1,
-    }
-
-
-def test_edge_published_when_energy_is_in_another_unit(tmp_path: Path) -> None:
-    write(tmp_path / "edge_published.csv", {**EDGE, "power_w": "3", "energy_mj": "0.018"})
-    with pytest.raises(ValueError, match=r"energy_mj is 0\.018, other columns say 18"):
-        tables.edge_published(tmp_path)
-
-
-# -- the tables themselves ---------------------------------------------------------------------
-
-
-def test_nano_when_read_whole() -> None:
-    measurements = tables.nano(data())
-    assert Counter(m.group for m in measurements) == {
-        "dense": 3483,
-        "dense mixed": 3461,
-        "separable": 3084,
-    }
-    assert len({m.network.name for m in measurements}) == 10_028
-    for measurement in measurements[::50]:
-        depthwise = any(k.kind is KernelKind.DEPTHWISE for k in measurement.network.kernels)
-        assert depthwise == (measurement.group == "separable")
-
-
-def test_mlperf_when_read_whole() -> None:
-    setups = tables.mlperf(data())
-    rows = [row for found in setups.values() for row in found]
-    assert (len(setups), len(rows)) == (46, 3522)
-    assert sum(row.measurement.energy_mj is not None for row in rows) == 2067
-    for found in setups.values():
-        names = [(row.measurement.network.name, row.precision) for row in found]
-        assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("family", ["mobilenet_v1", "mobilenet_v2"])
-def test_mlperf_when_ranked_by_macs(family: str) -> None:
-    # Within a family in one precision MACs rank well: what was described is what was timed.
-    ranked = {}
-    for (*_, profile), rows in tables.mlperf(data()).items():
-        chosen = [row.measurement for row in rows if row.measurement.group == f"{family} int8"]
-        macs = [m.network.macs for m in chosen]
-        ranked[profile] = float(spearmanr(macs, [m.latency_ms for m in chosen])[0])
-    anomalous = ranked.pop(tables.ANOMALOUS_PROFILE)
-    assert min(ranked.values()) > 0.85
-    assert family == "mobilenet_v2" or anomalous < min(ranked.values())
-
-
-def test_nasbench201_when_read_in_part() -> None:
-    table = tables.nasbench201(data(), sample=300, seed=1)
-    assert {len(measurements) for measurements in table.values()} == {300}
-    assert set(table) == {
-        "1080ti_1", "2080ti_1", "titan_rtx_1", "2080ti_256", "silver_4114", "silver_4210r",
-        "raspi4", "pixel3", "pixel2",
-    }  # fmt: skip
-    for kept in zip(*table.values(), strict=True):
-        assert len({measurement.network.name for measurement in kept}) == 1
-
-
-@pytest.mark.slow  # 15,625 networks, twice; the reader compares each with its published counts
-def test_nasbench201_when_read_whole() -> None:
-    table = tables.nasbench201(data())
-    assert {len(measurements) for measurements in table.values()} == {15_625}
-    constant = [m for m in table["raspi4"] if m.group == "constant"]
-    assert len(constant) == 341
-    degenerate = [m for m in table["raspi4"] if m.latency_ms < 0.5]
-    assert len(degenerate) == 235
-    assert {m.group for m in degenerate} == {"constant"}
-
-
-def test_bitfusion_when_read_whole() -> None:
-    measurements = tables.bitfusion(data())
-    assert len(measurements) == 5295
-    assert {len(m.network.kernels) for m in measurements} == {1}
-    kinds = Counter(m.network.kernels[0].kind for m in measurements)
-    assert kinds == {KernelKind.CONV: 2430, KernelKind.DEPTHWISE: 2865}
-
-
+@NEEDS_DATA
 def test_bitfusion_when_input_and_output_are_told_apart() -> None:
     # Inputs are read in the activation bits, outputs are written in a width of their own. Taking
     # cin for cout would turn this round.
     per_input, per_output = [], []
     for bits in ("W4A4", "W4A6", "W4A8"):
-        chosen = [m for m in tables.bitfusion(data()) if m.group == f"conv {bits}"]
+        chosen = [m for m in tables.bitfusion(DATA) if m.group == f"conv {bits}"]
         kernels = [m.network.kernels[0] for m in chosen]
         features = np.array(
             [[k.input_elements, k.output_elements, k.weight_elements, k.macs] for k in kernels]
@@ -333,27 +130,22 @@ def test_bitfusion_when_input_and_output_are_told_apart() -> None:
     assert per_output == pytest.approx([per_output[0]] * 3, rel=0.06)
 
 
-@pytest.mark.slow  # traces the networks of torchvision
-def test_jetson_published_when_read_whole() -> None:
-    published = tables.jetson_published(data())
-    found = [m for measurements in published.by_setup.values() for m in measurements]
-    assert len(found) + sum(published.skipped.values()) == 168
-    assert Counter(m.group.split()[0] for m in found) == {
-        "torchvision": 23,
-        "densenet": 4,
-        "yolo11": 30,
-        "yolov8": 7,
-    }
-    xavier = published.by_setup["Jetson AGX Xavier", "TensorRT (torch2trt)"]
-    assert {kernel.bits for m in xavier for kernel in m.network.weighted} == {FP16}
-    assert published.skipped["no kernels for retinanet"] == 13
-
-
-@pytest.mark.slow  # traces networks of timm and torchvision
-def test_edge_published_when_read_whole() -> None:
-    published = tables.edge_published(data())
-    found = [m for measurements in published.by_setup.values() for m in measurements]
-    assert len(found) + sum(published.skipped.values()) == 460
-    assert len(found) == 318
-    coral = published.by_setup["Coral Dev Board (Edge TPU, i.MX8M host)", "TFLite + Edge TPU"]
-    assert {kernel.bits for m in coral for kernel in m.network.kernels} == {INT8}
+@NEEDS_DATA
+@pytest.mark.slow  # every network is described and compared with its published counts
+def test_tables_when_read_whole_have_every_row() -> None:
+    assert len({m.network.name for m in tables.nano(DATA)}) == 10_028
+    setups = tables.mlperf(DATA)
+    rows = [row for found in setups.values() for row in found]
+    assert (len(setups), len(rows)) == (46, 3522)
+    assert sum(row.measurement.energy_mj is not None for row in rows) == 2067
+    cells = tables.nasbench201(DATA)
+    assert {len(measurements) for measurements in cells.values()} == {15_625}
+    degenerate = [m.group for m in cells["raspi4"] if m.latency_ms < 0.5]
+    assert degenerate == ["constant"] * 235
+    assert len(tables.bitfusion(DATA)) == 5295
+    for published, total, used in (
+        (tables.jetson_published(DATA), 168, 64),
+        (tables.edge_published(DATA), 460, 318),
+    ):
+        found = sum(len(measurements) for measurements in published.by_setup.values())
+        assert (found + sum(published.skipped.values()), found) == (total, used)

@@ -8,7 +8,7 @@ from pathlib import Path
 import end_to_end
 import outsiders
 import pytest
-from end_to_end import ARMS, Job, run_on_cores, shipped_files
+from end_to_end import ARMS, Job
 from end_to_end_rows import (
     ALL_PEERS,
     Measured,
@@ -16,12 +16,7 @@ from end_to_end_rows import (
     area_table,
     best_within,
     hypervolume,
-    limit_table,
-    measured_together,
     read_rows,
-    unfinished,
-    unmeasured_files,
-    write_rows,
 )
 
 
@@ -61,48 +56,6 @@ def test_best_within_is_guessing_where_no_network_is_fast_enough() -> None:
     assert [best_within(rows, limit_ms) for limit_ms in (0.04, 0.05, 0.3)] == [10.0, 60.0, 70.0]
 
 
-def test_files_of_a_seed_are_measured_together_until_all_are() -> None:
-    rows = [
-        row(file="a.onnx"),
-        row(math.nan, math.nan, file="b.onnx"),
-        row(math.nan, math.nan, arm="quantize-static", file="a.onnx"),
-        row(math.nan, seed=1, file="c.onnx"),
-        NONE,
-    ]
-    assert unmeasured_files(rows, 0) == ["a.onnx", "b.onnx"]
-    one = Measured(input_px=48, accuracy_percent=61.0, latency_ms=0.2, median_latency_ms=0.21)
-    found = measured_together(rows, 0, {"a.onnx": one, "b.onnx": one})
-    assert [(r.input_px, r.accuracy_percent, r.latency_ms) for r in found[:3]] == [
-        (48, 61.0, 0.2)
-    ] * 3
-    assert found[3:] == rows[3:]
-    assert unmeasured_files(found, 0) == []
-    with pytest.raises(KeyError, match=r"c\.onnx"):
-        measured_together(rows, 1, {})
-
-
-def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "rows.csv"
-    assert read_rows(path) == []
-    rows = [row(0.0625, 50.5), NONE]
-    write_rows(path, rows)
-    assert read_rows(path) == rows
-    assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
-
-
-def test_rows_of_another_file_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("seed,arm\n0,nncf\n")
-    with pytest.raises(ValueError, match="has other columns than seed, arm, minutes"):
-        read_rows(path)
-
-
-def test_finished_arms_are_skipped() -> None:
-    rows = [row(arm="nncf", seed=0), row(arm="modelopt", seed=1)]
-    assert unfinished(rows, 0, ("hwsearch", "nncf", "modelopt")) == ["hwsearch", "modelopt"]
-    assert unfinished(rows, 1, ("modelopt",)) == []
-
-
 def test_area_table_holds_arms_against_all_files_of_the_peers_seed_by_seed() -> None:
     rows = [
         row(0.25, 50.0, arm="nncf"),
@@ -120,60 +73,6 @@ def test_area_table_holds_arms_against_all_files_of_the_peers_seed_by_seed() -> 
     assert (ours["seeds"], str(ours["files"])) == (2, "1.0")
     assert str(ours["over_all_peers_percent"]) == "91.7 (70.8-112.5)"
     assert (str(ours["cpu_minutes"]), ours["longest_cpu_minutes"]) == ("8.1", 8.1)
-
-
-def test_limit_table_tells_the_lead_over_the_best_peer_at_each_limit() -> None:
-    rows = [
-        row(0.05, 60.0, arm="nncf"),
-        row(0.2, 66.0, arm="modelopt"),
-        row(0.05, 59.0, arm="hwsearch"),
-        row(0.1, 68.0, arm="hwsearch"),
-    ]
-    lines = [list(one.values()) for one in limit_table(rows, (0.04, 0.05, 0.3))]
-    table = {str(arm): rest for arm, *rest in lines}
-    assert table["hwsearch"] == [10.0, 59.0, 68.0]
-    assert table["hwsearch over the best peer, points"] == [0.0, -1.0, 2.0]
-
-
-def job(name: str, folder: Path, code: str, *, exit_codes: tuple[int, ...] = (0,)) -> Job:
-    command = (sys.executable, "-c", code)
-    return Job(seed=0, arms=(name,), folder=folder / name, command=command, exit_codes=exit_codes)
-
-
-def test_jobs_run_alone_on_a_core_and_their_processor_time_is_counted(tmp_path: Path) -> None:
-    core = min(end_to_end.allowed_cores())
-    told = "import os, time\nend = time.process_time() + 0.3\n"
-    told += "while time.process_time() < end: pass\n"
-    told += "print(sorted(os.sched_getaffinity(0)), os.environ['HWSEARCH_CACHE'])"
-    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {told!r}], check=True)"
-    [(done, cpu_s)] = run_on_cores([job("nncf", tmp_path, nested)], [core])
-    assert isinstance(cpu_s, float)
-    assert cpu_s >= 0.3
-    log = (done.folder / "log.txt").read_text().strip()
-    assert log == f"[{core}] {done.folder / 'cache'}"
-
-
-def test_job_that_fails_is_named_and_the_others_are_run(tmp_path: Path) -> None:
-    jobs = [
-        job("nncf", tmp_path, "raise SystemExit(3)"),
-        job("hwsearch", tmp_path, "raise SystemExit(1)", exit_codes=(0, 1)),
-    ]
-    found = {
-        one.arms[0]: cpu_s for one, cpu_s in run_on_cores(jobs, [end_to_end.allowed_cores()[0]])
-    }
-    assert "nncf ended with 3, see " in str(found["nncf"])
-    assert isinstance(found["hwsearch"], float)
-
-
-def test_shipped_files_are_those_of_front_and_baselines_each_once(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="has 0 runs with a front"):
-        shipped_files(tmp_path)
-    run = tmp_path / "2026_host"
-    run.mkdir()
-    names = ["models/a/model.onnx", None], ["models/b/model.onnx", "models/a/model.onnx"]
-    front, baselines = ([{"artefact": name} for name in one] for one in names)
-    (run / "front.json").write_text(json.dumps({"front": front, "baselines": baselines}))
-    assert shipped_files(tmp_path) == [run / "models/a/model.onnx", run / "models/b/model.onnx"]
 
 
 def test_second_start_runs_only_what_is_missing(
@@ -227,23 +126,6 @@ def test_second_start_runs_only_what_is_missing(
         ValueError, match=r"rows\.csv is of 0\.01 minutes, not 8; give another --work"
     ):
         end_to_end.main()
-
-
-def test_unknown_arm_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["end_to_end.py", "digits", "--arms", "nncf,best"])
-    with pytest.raises(SystemExit):
-        end_to_end.main()
-    assert f"no arm best; pick from {', '.join(ARMS)}" in capsys.readouterr().err
-
-
-def test_absent_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(outsiders.PACKAGES, "nncf", ("some-package", "json, no_such_module"))
-    given = end_to_end.parse_arguments(["digits"])
-    why = end_to_end.why_absent("nncf", given)
-    assert "No module named 'no_such_module'" in why
-    assert why.endswith("-m pip install some-package'")
 
 
 def test_clock_of_a_run_stands_still_while_it_sleeps() -> None:

@@ -1,5 +1,5 @@
 import pytest
-from ladder import Climb, climb_all, ladder_rows, rung0_rows
+from ladder import Climb, climb_all, ladder_rows
 
 from hwsearch.study.asked.preflight import check
 
@@ -27,12 +27,6 @@ def test_ladder_tells_tau_and_cost_of_each_rung() -> None:
     assert rows["rung 1, 12 steps"]["kendall_tau"] == pytest.approx(1)
     assert rows["free: sensitivity"]["kendall_tau"] is None
     assert str(rows["rung 0, 0 steps"]["cost_percent_of_full"]) == "5.0"
-
-
-def test_rung0_is_told_for_each_backbone() -> None:
-    rows = rung0_rows(make_climbs())
-    assert [row["backbone"] for row in rows] == ["even", "odd"]
-    assert [str(row["over_bound"]) for row in rows] == ["4.0", "4.0"]
 
 
 @pytest.mark.benchmark

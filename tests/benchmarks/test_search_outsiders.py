@@ -8,20 +8,9 @@ import end_to_end
 import numpy as np
 import outsiders
 import pytest
-import torch
-from outsiders import Pictures, augmented, fit
-from score_files import HeldOut, accuracy_percent, input_px, latencies_ms
+from score_files import HeldOut, accuracy_percent, input_px
 
 from hwsearch.accuracy.data.sources import load_data
-
-
-def make_pictures() -> Pictures:
-    """Two classes, dark and light."""
-    labels = torch.arange(64) % 2
-    images = (2.0 * labels - 1).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).contiguous()
-    return Pictures(
-        train=images, train_labels=labels, validation=images, validation_labels=labels, flip=False
-    )
 
 
 def test_outsiders_know_nothing_of_hwsearch() -> None:
@@ -31,41 +20,6 @@ def test_outsiders_know_nothing_of_hwsearch() -> None:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     assert ran.stdout.strip() == "False"
-
-
-def test_groups_hold_each_arm_once() -> None:
-    assert [arm for group in outsiders.GROUPS for arm in group] == list(outsiders.PACKAGES)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_augmented_pictures_are_windows_of_the_reflected_picture(flip: bool) -> None:
-    rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.random((20, 3, 16, 16), dtype=np.float32))
-    found = augmented(images, np.random.default_rng(1), flip=flip)
-    assert found.shape == images.shape
-    mirrored = 0
-    for before, after in zip(images, found, strict=True):
-        padded = torch.nn.functional.pad(before[None], (2,) * 4, mode="reflect")[0]
-        windows = [
-            padded[:, down : down + 16, right : right + 16]
-            for down in range(5)
-            for right in range(5)
-        ]
-        plain = any(torch.equal(one, after) for one in windows)
-        mirrored += not plain
-        assert plain or any(torch.equal(one.flip(2), after) for one in windows)
-    assert (mirrored > 0) == flip
-
-
-def test_fit_learns_and_takes_one_step_at_least() -> None:
-    pictures = make_pictures()
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)
-    )
-    assert fit(model, pictures, 0.0, rate=0.05, seed=0) == 1
-    assert fit(model, pictures, 0.5, rate=0.05, seed=0) > 10
-    assert outsiders.accuracy_percent(model, pictures) == 100
 
 
 def write_file(path: Path, *, metadata: dict[str, object] | None = None) -> None:
@@ -117,23 +71,6 @@ def test_file_is_fed_as_it_says(
     write_file(path, metadata=metadata)
     assert input_px(path) == 8
     assert accuracy_percent(path, held_out()) == percent
-
-
-def test_pictures_of_another_side_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "some.onnx"
-    write_file(path)
-    with pytest.raises(ValueError, match="takes 8 px, the pictures have 16"):
-        accuracy_percent(path, held_out(16))
-
-
-def test_files_are_timed_in_turns(tmp_path: Path) -> None:
-    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
-    for path in paths:
-        write_file(path)
-    found = latencies_ms(paths, rounds=3, runs=3)
-    assert found.shape == (2, 2)
-    assert (found[:, 0] > 0).all()
-    assert (found[:, 0] <= found[:, 1]).all()
 
 
 @pytest.mark.slow

@@ -4,12 +4,11 @@ import joint_truth
 import numpy as np
 import optuna
 import pytest
-import replay_ladder
 from bench import Bench
 from joint_truth import append_row, bench_of, candidate_of, choices
 from problem import Truth
 from replay_joint import problems
-from replay_ladder import End, Way, networks, rankings, search, table, told, until
+from replay_ladder import Way, networks, search
 
 from hwsearch.study.asked.effort import MOST_FINALISTS
 
@@ -61,15 +60,14 @@ def test_networks_have_the_seconds_of_their_rungs(truths: tuple[Path, Path]) -> 
         networks(truths[1], truths[0])
 
 
-@pytest.mark.parametrize("sampler", list(replay_ladder.SAMPLERS))
-def test_a_search_pays_for_what_it_trained(truths: tuple[Path, Path], sampler: str) -> None:
+def test_a_search_pays_for_what_it_trained(truths: tuple[Path, Path]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problem = problems(truths[1], partly=True)["size_bytes"]
     trained, truth = networks(*truths), Truth.of(problem)
-    full = list(search(Way(sampler=sampler, ladder=False), problem, trained, truth, 0, 30))
+    full = list(search(Way(sampler="ours", ladder=False), problem, trained, truth, 0, 30))
     assert [end.seconds for end in full] == pytest.approx([20.0 * n for n in range(1, 31)])
     assert (np.diff([end.regret for end in full]) < 1e-9).all()
-    ladder = list(search(Way(sampler=sampler, ladder=True), problem, trained, truth, 0, 30))
+    ladder = list(search(Way(sampler="ours", ladder=True), problem, trained, truth, 0, 30))
     assert {end.trials for end in ladder} <= set(range(1, 31))
     for end in ladder:
         assert 1 <= end.trained_fully <= min(end.trials, MOST_FINALISTS)
@@ -78,37 +76,3 @@ def test_a_search_pays_for_what_it_trained(truths: tuple[Path, Path], sampler: s
     last = ladder[-1]
     # Accuracy follows from cost almost without noise here, so hopeless ones are seen early.
     assert (last.stopped_percent > 0) == (last.seconds - 20.0 * last.trained_fully < 150)
-
-
-def test_the_end_that_counts_is_the_quickest_with_the_share() -> None:
-    ends = [
-        End(trials=1, trained_fully=1, seconds=9.0, regret=4.0),
-        End(trials=2, trained_fully=1, seconds=8.0, regret=5.0),
-        End(trials=3, trained_fully=1, seconds=5.0, regret=6.0),
-    ]
-    assert until(ends, 95) == ends[1]
-    assert until(ends, 97) is None
-
-
-def test_table_says_what_the_ladder_saves(truths: tuple[Path, Path]) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trained = networks(*truths)
-    rows = []
-    for cost, problem in problems(truths[1], partly=True).items():
-        rows += table(problem, trained, cost, 1, 20)
-    assert len(rows) == 2 * 3 * 2 * 2
-    assert all(row["seeds"] == 1 for row in rows)
-    lines = told(rows)
-    assert len(lines) == 2 * 2 * 3
-    assert lines[0].startswith("size_bytes, 90 %, random: ")
-
-
-def test_rungs_rank_and_cost(truths: tuple[Path, Path]) -> None:
-    lines = rankings(networks(*truths))
-    assert [line.split(":")[0].removeprefix("60 networks, ") for line in lines] == [
-        "rung 0", "rung 1", "rung 2", "full fine-tuning",
-    ]  # fmt: skip
-    assert "at 5 % of a full" in lines[0]
-    assert "at 25 % of a full" in lines[2]
-    # Made-up scores follow from the truth, but for whole pictures.
-    assert float(lines[-1].split("tau ")[1].split()[0]) > 0.95

@@ -1,19 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ask_time import ask_times_ms, made_up
-from replay_mlperf import BUDGETS, Limits, optima, problem_of, trials_to_optimum
+from replay_mlperf import Limits, optima, problem_of, trials_to_optimum
 from table_mlperf import Board
 from tables import Row as MobilenetRow
 
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.targets import load_profile
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(
-    not (DATA / "mlperf_edge_cpu_gpu.csv.gz").is_file(), reason=f"no published tables in {DATA}"
-)
 
 
 def make_board(*, energy: float | None = 1.0) -> Board:
@@ -62,28 +55,12 @@ def test_problem_of_a_board_holds_its_budgets() -> None:
     assert both.costs[both.allowed, 1].tolist() == [20.0, 10.0, 20.0]
 
 
-def test_problem_of_a_board_without_energy_is_none_where_energy_is_limited() -> None:
-    assert problem_of(make_board(energy=None), Limits(latency=None, energy=50)) is None
-    assert problem_of(make_board(energy=None), Limits(latency=50)) is not None
-
-
-def test_no_network_within_the_budgets_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no network meets latency p0, energy p0"):
-        problem_of(make_board(energy=-1.0), Limits(latency=0, energy=0))
-
-
 @pytest.mark.parametrize("method", ["random", "local search", "TPE multivariate", "ours"])
 def test_trials_to_optimum_count_from_one_to_all_allowed(method: str) -> None:
     problem = problem_of(make_board(), Limits(latency=50))
     assert problem is not None
     counts = {trials_to_optimum(problem, method, seed) for seed in range(4)}
     assert counts <= {1, 2, 3}
-
-
-def test_names_of_budgets() -> None:
-    assert [one.name for one in BUDGETS] == [
-        "latency p10", "latency p30", "latency p60", "latency p60, energy p30",
-    ]  # fmt: skip
 
 
 def test_ask_times_are_one_first_and_ten_more() -> None:
@@ -93,20 +70,3 @@ def test_ask_times_are_one_first_and_ten_more() -> None:
     times = ask_times_ms(problem, 20, 0)
     assert len(times) == 11
     assert min(times) > 0
-
-
-@needs_data
-def test_optimum_of_each_board_is_unique_or_a_tie_in_accuracy() -> None:
-    from table_mlperf import boards
-    from table_output import Options
-
-    given = Options(data=DATA, seeds=1, quick=True, out=DATA)
-    chosen = boards(given)
-    assert chosen
-    for board in chosen:
-        problem = problem_of(board, BUDGETS[1])
-        assert problem is not None
-        best = optima(problem)
-        assert best
-        top = problem.accuracy_percent[problem.allowed].max()
-        assert all(problem.accuracy_percent[one] == top for one in best)

@@ -4,16 +4,15 @@ import csv
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 import table_host
-from measure_host import OTHER_FAMILIES, PARTS, write_table
-from table_host import Nets, chosen_order, newest, prior, read_nets, repeatability, table
+from measure_host import write_table
+from table_host import Nets, newest, prior, read_nets, table
 from table_output import markdown
 
 from hwsearch.bits import INT8
 from hwsearch.calibrate.own_table import read_own_table
-from hwsearch.calibrate.pool import FAMILIES, STACK, Blueprints, Family, PoolNet, draw_pool
+from hwsearch.calibrate.pool import STACK, Blueprints, Family, PoolNet, draw_pool
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.predictor import CostPredictor
@@ -59,24 +58,6 @@ def test_every_method_is_scored_on_every_part(nets: Nets) -> None:
     assert "| ours |" in markdown(rows)
 
 
-def test_the_prior_was_not_measured() -> None:
-    assert prior().fit is None
-    assert prior().evidence == "declared"
-
-
-def test_the_chosen_nets_are_distinct_and_grow_by_one(nets: Nets) -> None:
-    ten, twenty = chosen_order(prior(), nets.pool, 10), chosen_order(prior(), nets.pool, 20)
-    assert len(set(twenty.tolist())) == 20
-    assert np.array_equal(ten, twenty[:10])
-
-
-def test_repeatability_is_in_words(nets: Nets) -> None:
-    text = repeatability(nets)
-    assert "4 nets measured twice" in text
-    assert "1.25 % (median)" in text
-    assert "75 % of the nets within 2 %" in text
-
-
 def report(latencies_ms: dict[str, float]) -> MeasureReport:
     return MeasureReport(
         nets=tuple(
@@ -109,24 +90,6 @@ def test_the_file_of_measurements_is_written_and_read_back(
     read = read_nets(path)
     assert (len(read.pool), len(read.held_out["same families"])) == (6, 2)
     assert read.pool[0].network.kernels == drawn[0].network.kernels
-
-
-def test_a_net_that_one_pass_lacks_is_left_out(drawn: list[PoolNet], tmp_path: Path) -> None:
-    names = [net.recipe.name for net in drawn[:3]]
-    whole, fewer = report(dict.fromkeys(names, 1.0)), report(dict.fromkeys(names[:2], 1.0))
-    path = write_table({"pool": drawn[:3]}, [whole, fewer], tmp_path)
-    assert len(path.read_text().splitlines()) == 3
-
-
-def test_a_folder_without_measurements_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"run measure_host\.py first"):
-        newest(tmp_path)
-
-
-def test_other_families_are_in_no_pool() -> None:
-    pool = {family.backbone for family in FAMILIES}
-    assert not pool & {family.backbone for family in OTHER_FAMILIES}
-    assert len({part.seed for part in PARTS}) == len(PARTS)
 
 
 @pytest.mark.slow

@@ -2,18 +2,14 @@
 
 from pathlib import Path
 
-import pytest
 import table_jetson
 from network_builder import NetworkBuilder
-from scores import Spread
+from published import DATA, NEEDS_DATA
 from table_output import Options
 
 from hwsearch.bits import FP16
 from hwsearch.hardware.kernels import NetworkDesc
-from hwsearch.hardware.targets import load_profile
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason="the published tables are not here")
 QUICK = Options(data=DATA, seeds=1, quick=True, out=Path())
 
 
@@ -25,12 +21,6 @@ def convolutions(channels: int, px: int = 56) -> NetworkDesc:
         build.conv(channels, channels, px, window=3)
     build.linear(channels, 10)
     return build.network(f"convolutions{channels}", px)
-
-
-def test_gains_when_int8_has_no_kernels_then_it_is_never_cheaper() -> None:
-    rows = [row for row in table_jetson.gains([convolutions(64)]) if row["published_high"] == 1.0]
-    assert {row["target"] for row in rows} == set(table_jetson.NO_INT8)
-    assert {row["inside"] for row in rows} == {"yes"}
 
 
 def test_gains_when_on_orin_then_both_steps_of_every_network_are_listed() -> None:
@@ -58,13 +48,6 @@ def test_modes_when_a_clock_is_faster_then_never_slower() -> None:
     assert 2 < slow / fast < 9, "clock, units and memory all fall"
 
 
-def test_rates_when_taken_alone() -> None:
-    profile = load_profile("jetson-orin-nx")
-    bare = table_jetson.without_fit(profile)
-    assert bare.fit is None
-    assert bare.compute == profile.compute
-
-
 @NEEDS_DATA
 def test_published_rows_when_read_then_four_tables_without_densenets() -> None:
     found = table_jetson.published(QUICK)
@@ -74,18 +57,3 @@ def test_published_rows_when_read_then_four_tables_without_densenets() -> None:
         "jetson-orin-nx": 15,
         "jetson-orin-nano": 6,
     }
-
-
-@NEEDS_DATA
-@pytest.mark.slow
-def test_left_out_when_a_sister_board_was_measured_then_better_than_the_rates() -> None:
-    found = table_jetson.published(QUICK)
-    rows = table_jetson.left_out(found)
-    methods = {str(row["method"]) for row in rows}
-    assert sum(method.endswith("of the other tables") for method in methods) == 4
-    errors = {(str(row["table"]), str(row["method"])): row["mape_percent"] for row in rows}
-    sister = errors["jetson-orin-nx", "ours, factors of jetson-orin-nano-super"]
-    alone = errors["jetson-orin-nx", "ours, rates alone"]
-    assert isinstance(sister, Spread)
-    assert isinstance(alone, Spread)
-    assert sister.median < alone.median

@@ -10,7 +10,6 @@ from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.targets import load_profile
 
 PROVENANCE = Provenance(source="measured", reference="a test", date=date(2026, 11, 27))
 IDENTITY = Identity(
@@ -66,12 +65,6 @@ def test_a_fitted_base_helps_where_little_was_measured() -> None:
         ) / len(rest)
 
     assert error(fit(few, base=relative).profile) < error(fit(few).profile)
-
-
-def test_power_modes_of_the_base_are_not_those_of_another_device() -> None:
-    orin = load_profile("jetson-agx-orin")
-    assert orin.power_modes is not None
-    assert fit(as_predicted(orin, small_pool()), base=orin).profile.power_modes is None
 
 
 def test_too_few_nets_are_refused() -> None:

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from calibrate_fixtures import small_pool, stack_recipe
 
-from hwsearch.bits import FP16, FP32, INT8
+from hwsearch.bits import FP32, INT8
 from hwsearch.calibrate.make import write_net
 from hwsearch.calibrate.pool import FAMILIES, Blueprints, draw_pool
 from hwsearch.calibrate.recipe import Recipe
@@ -36,12 +36,6 @@ def test_the_file_holds_the_network_that_was_described(tmp_path: Path) -> None:
         ]
 
 
-def test_an_fp32_file_has_no_quantization(tmp_path: Path) -> None:
-    found = operations(written(stack_recipe(), tmp_path))
-    assert found["Conv"] == 4
-    assert not {"QuantizeLinear", "DequantizeLinear", "BatchNormalization"} & set(found)
-
-
 def test_an_int8_file_has_the_outputs_quantized_too_where_the_runtime_wants_it(
     tmp_path: Path,
 ) -> None:
@@ -50,10 +44,6 @@ def test_an_int8_file_has_the_outputs_quantized_too_where_the_runtime_wants_it(
     without = operations(written(recipe, tmp_path, fusion=None))
     assert with_outputs["QuantizeLinear"] == 2
     assert without["QuantizeLinear"] == 1
-
-
-def test_half_precision_is_cast(tmp_path: Path) -> None:
-    assert operations(written(stack_recipe(FP16), tmp_path))["Cast"] >= 2
 
 
 def test_the_same_seed_writes_the_same_file(tmp_path: Path) -> None:

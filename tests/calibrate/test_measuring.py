@@ -1,6 +1,5 @@
 """The whole way from a pool to a profile, on a place that only pretends to measure."""
 
-import json
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from calibrate_fixtures import SMALL, Told, bare_host
 
 from hwsearch.bits import FP16, INT8, LayerBits
 from hwsearch.calibrate import measuring
-from hwsearch.calibrate.measuring import Plan, choose, identity, measure_target, merged
+from hwsearch.calibrate.measuring import Plan, choose, measure_target, merged
 from hwsearch.calibrate.pool import Blueprints, PoolNet, draw_pool
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.kernels import KernelKind
@@ -152,17 +151,6 @@ def test_a_machine_becomes_a_profile(work: Path, tmp_path: Path) -> None:
     assert all(0 <= share <= 1 for share in told.shares)
 
 
-def test_the_profile_predicts_the_machine(work: Path) -> None:
-    measured = measure_target(plan(Pretending(), nets=20), work, Told())
-    networks = [one.network for one in measured.measurements]
-    costs = CostPredictor(measured.fitted.profile).predict_all(networks)
-    errors = [
-        abs(cost.latency_ms.value / one.latency_ms - 1)
-        for cost, one in zip(costs, measured.measurements, strict=True)
-    ]
-    assert sum(errors) / len(errors) < 0.1
-
-
 def test_the_chosen_nets_differ_from_the_first_of_the_pool() -> None:
     blueprints, told = Blueprints(), Told()
     chosen = choose(plan(Pretending(), nets=6), blueprints, told)
@@ -190,12 +178,6 @@ def test_a_killed_measurement_goes_on(work: Path) -> None:
     assert measured.report.kept_nets == 4
     assert [len(job["files"]) in (6, 7, 10) for job in whole.jobs if job["files"]] == [True, True]
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.onnx")} == files
-
-
-def test_the_time_that_is_left_is_told_to_the_runner(work: Path) -> None:
-    place = Pretending()
-    measure_target(plan(place, time_limit_s=300.0), work, Told())
-    assert 0 < place.jobs[-1]["time_limit_s"] < 300.0
 
 
 def test_a_noisy_machine_is_refused_and_a_restless_one_warned_of(work: Path) -> None:
@@ -253,28 +235,9 @@ def test_the_bits_tried_are_those_that_the_base_prices_and_a_file_can_say() -> N
     assert {FP16, INT8} <= found
 
 
-def test_threads_and_governor_are_the_power_mode(work: Path) -> None:
-    one = plan(Pretending(), threads=2)
-    report = measure_target(one, work, Told()).report
-    assert identity(one, report).power_mode == "default, 2 threads"
-    assert "2 threads" in identity(one, report).summary
-
-
 def test_too_few_nets_are_refused_at_once() -> None:
     with pytest.raises(UserError, match="4 nets are too few to fit a profile; give at least 5"):
         plan(Pretending(), nets=4)
-
-
-def test_a_work_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match=r"cannot be made .* name another"):
-        measure_target(plan(Pretending()), tmp_path / "file", Told())
-
-
-def test_what_is_kept_is_plain_json(work: Path) -> None:
-    measure_target(plan(Pretending()), work, Told())
-    lines = (work / "pass0" / "measured.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["kind"] in ("net", "anchor") for line in lines)
 
 
 def report_of(latencies_ms: dict[str, float], noise: float = 1.0, **changes: Any) -> MeasureReport:  # noqa: ANN401
@@ -310,13 +273,3 @@ def test_the_noise_is_how_far_the_passes_lie_apart() -> None:
     close = merged([report_of({"a": 1.0}, noise=0.5), report_of({"a": 1.001}, noise=0.7)])
     assert close.noise_floor_percent == 0.7
     assert close.warnings == ()
-
-
-def test_a_warning_of_both_passes_is_told_once() -> None:
-    both = merged([report_of({"a": 1.0}, warnings=("w",)), report_of({"a": 1.0}, warnings=("w",))])
-    assert both.warnings == ("w",)
-
-
-def test_one_pass_stays_as_it_is() -> None:
-    alone = report_of({"a": 1.0})
-    assert merged([alone]) == alone

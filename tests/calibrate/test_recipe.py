@@ -1,7 +1,7 @@
 import pytest
 from calibrate_fixtures import stack_recipe
 
-from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.bits import FP32, INT8
 from hwsearch.calibrate.pool import Blueprints
 from hwsearch.calibrate.recipe import COLUMNS, read_channels, read_layer_bits
 from hwsearch.errors import UserError
@@ -21,10 +21,6 @@ def test_channels_are_read_back(text: str) -> None:
     assert read_channels(recipe.row()["kept_channels"]) == counts
 
 
-def test_bits_are_read_back() -> None:
-    assert read_layer_bits("W8A8x2 W32A32 W4A8") == (INT8, INT8, FP32, LayerBits(4, 8))
-
-
 @pytest.mark.parametrize("text", ["sixteen", "-8", "8,16", "0", "8x", "8.5"])
 def test_what_are_no_channels_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="are not counts, as in 16x3 24"):
@@ -35,13 +31,6 @@ def test_what_are_no_channels_is_refused(text: str) -> None:
 def test_what_are_no_bits_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"layer_bits .* as in W8A8x10 W32A32"):
         read_layer_bits(text)
-
-
-def test_the_name_is_readable_and_tells_nets_apart() -> None:
-    one, other = stack_recipe(), stack_recipe(INT8)
-    assert one.name.startswith("stack-32px-")
-    assert one.name == stack_recipe().name
-    assert one.name != other.name
 
 
 def test_channels_and_bits_go_to_groups_and_layers_in_running_order() -> None:

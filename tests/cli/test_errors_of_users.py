@@ -1,5 +1,7 @@
 """Mistakes that are answered at once: exit code 2, one line, and torch is never imported.
 
+So are the verbs that only list and show.
+
 All cases run in one process in which importing torch is an error: starting one for each would take
 most of the time.
 """
@@ -9,16 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from own_place import Hwsearch
 
 from hwsearch.files import packaged_folder
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _ALL_CASES = """
 import contextlib, io, json, sys
@@ -110,6 +110,12 @@ _SEVERAL_LINES = {
 }
 
 
+#: What is no mistake, and needs no torch either.
+_CHEAP = (
+    "doctor", "spaces", "targets --json", "profile show host", "profile check no_energy.yaml",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     code: int
@@ -142,7 +148,7 @@ def write_files(place: Path) -> None:
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     place = tmp_path_factory.mktemp("mistakes")
     write_files(place)
-    cases = [*_ONE_LINE, *_SEVERAL_LINES]
+    cases = [*_ONE_LINE, *_SEVERAL_LINES, *_CHEAP]
     ended = subprocess.run(
         [sys.executable, "-c", _ALL_CASES],
         input=json.dumps([shlex.split(case) for case in cases]),
@@ -182,24 +188,27 @@ def test_file_when_it_has_several_mistakes_lists_each(
     assert len(answer.err.splitlines()) >= len(_SEVERAL_LINES[case])
 
 
-def test_mistake_when_made_at_a_shell_ends_the_process_with_2(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("run", "--target", "jetsn", "--budget", "10ms")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert len(ended.stderr.splitlines()) == 1
-
-
-def test_torch_when_poisoned_cannot_be_imported(hwsearch: Hwsearch) -> None:
-    # The proof of the proof: what needs torch does fail here.
-    ended = hwsearch("run", "--target", "jetson", "--budget", "10ms")
+def test_torch_when_poisoned_cannot_be_imported(there: Hwsearch, tmp_path: Path) -> None:
+    # The proof of the proof: what needs torch does fail here, and a mistake ends a real process.
+    ended = there(tmp_path, *["run", "--target", "jetson", "--budget", "10ms"], torch=False)
     assert ended.returncode not in {0, 2}
     assert "torch" in ended.stderr
+    assert there(tmp_path, "run", "--target", "jetsn", torch=False).returncode == 2
+
+
+@pytest.mark.parametrize("case", _CHEAP)
+def test_cheap_verb_when_run_does_without_torch(case: str, answers: dict[str, Answer]) -> None:
+    answer = answers[case]
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out
+    assert "…" not in answer.out, "a pipe gets whole cells"
 
 
 @pytest.mark.slow
-def test_picture_when_corrupt_is_named(hwsearch: Hwsearch, filled: Path) -> None:
+def test_picture_when_corrupt_is_named(there: Hwsearch, filled: Path) -> None:
     (filled / "pictures" / "red" / "07.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     options = "run --target jetson --budget 10ms --data pictures --space own.yaml"
-    ended = hwsearch(*options.split(), torch=True)
+    ended = there(filled, *options.split())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "pictures/red/07.png" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr

@@ -5,20 +5,7 @@ import pytest
 from rich.console import Console
 
 from hwsearch.cli import measure_view
-from hwsearch.cli.measure_view import BarView, LineView, left_text, open_measure_view
-from hwsearch.units import format_duration_s
-
-
-def test_time_left_follows_from_what_is_done() -> None:
-    assert left_text(0.25, 10.0) == ", about 30s left"
-    assert left_text(1.0, 10.0) == ", about 0s left"
-    assert left_text(0.0, 10.0) == ""
-    assert left_text(0.5, 90.0) == ", about 1m30s left"
-
-
-def test_durations_are_rounded_to_seconds() -> None:
-    assert format_duration_s(59.4) == "59s"
-    assert format_duration_s(59.6) == "1m00s"
+from hwsearch.cli.measure_view import BarView, LineView, open_measure_view
 
 
 def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
@@ -41,21 +28,6 @@ def test_lines_say_phases_and_notes_and_now_and_then_the_progress(
         "[    20s]   50 %, about 20s left: round 2",
         "[    20s] the machine is restless",
     ]
-
-
-def test_a_bar_is_drawn_on_a_terminal() -> None:
-    text = io.StringIO()
-    view = BarView(Console(file=text, force_terminal=True, width=120))
-    with view.bars:
-        view.progress(0.1, "before any phase")
-        view.phase("export them")
-        view.phase("measure 30 nets")
-        view.progress(0.5, "round [2]")
-        view.note("a [note]")
-    drawn = text.getvalue()
-    assert "measure 30 nets" in drawn
-    assert "50 %" in drawn
-    assert "a [note]" in drawn
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, BarView), (False, LineView)])

@@ -1,14 +1,12 @@
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from own_place import Hwsearch
 
 from hwsearch.files import read_model
 from hwsearch.hardware.profile import HardwareProfile
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 TABLE = """net,px,width,bits,latency_ms,repeat_ms
 test_resnet,32,,,0.30,0.303
 test_resnet,64,,,0.80,0.81
@@ -23,7 +21,7 @@ def test_a_table_becomes_a_target(hwsearch: Hwsearch, tmp_path: Path) -> None:
     (tmp_path / "bench.csv").write_text(TABLE)
     ended = hwsearch(
         "profile", "fit", "bench.csv", "--target", "host", "--device", "a bench", "--power-mode",
-        "2 threads", "--reference", "a test", "--json", torch=True,
+        "2 threads", "--reference", "a test", "--json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
@@ -41,16 +39,6 @@ def test_a_table_becomes_a_target(hwsearch: Hwsearch, tmp_path: Path) -> None:
     assert "is there already" in ended.stderr
 
 
-def test_all_mistakes_are_lines_of_their_own(hwsearch: Hwsearch, tmp_path: Path) -> None:
-    (tmp_path / "bench.csv").write_text("net,px,latency_ms\nresnet18,0,1\nresnet18,32,-1\n")
-    ended = hwsearch("profile", "fit", "bench.csv", "--target", "host", torch=True)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert "bench.csv:2: px '0' is not a whole number from 1 up" in ended.stderr
-    assert "bench.csv:3: latency_ms -1 is not positive and finite" in ended.stderr
-    assert not (tmp_path / "hw_profiles" / "bench.yaml").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -63,6 +51,6 @@ def test_all_mistakes_are_lines_of_their_own(hwsearch: Hwsearch, tmp_path: Path)
 def test_what_cannot_be_done_is_explained(
     arguments: tuple[str, ...], message: str, hwsearch: Hwsearch
 ) -> None:
-    ended = hwsearch("profile", "fit", "none.csv", *arguments, torch=True)
+    ended = hwsearch("profile", "fit", "none.csv", *arguments)
     assert ended.returncode == 2
     assert message in ended.stderr

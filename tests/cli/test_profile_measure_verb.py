@@ -4,27 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from own_place import Hwsearch
 
-from hwsearch.cli.profile_measure import _default_name
 from hwsearch.files import read_model
-from hwsearch.hardware.measure.places import parse_place
 from hwsearch.hardware.profile import HardwareProfile
-
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        ("host", "host"),
-        ("cuda", "cuda"),
-        ("ssh://pi@Board-1", "board-1"),
-        ("ssh://board.local:2222", "board.local-2222"),
-        ("ssh://[::1]", "1"),
-    ],
-)
-def test_the_name_follows_from_the_place(place: str, name: str) -> None:
-    assert _default_name(parse_place(place)) == name
 
 
 @pytest.mark.parametrize(
@@ -47,23 +30,6 @@ def test_what_cannot_be_done_is_refused_at_once_without_torch(
     assert ended.stdout == ""
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
-
-
-def test_a_profile_that_is_there_is_not_overwritten(hwsearch: Hwsearch, tmp_path: Path) -> None:
-    (tmp_path / "hw_profiles").mkdir()
-    (tmp_path / "hw_profiles" / "mine.yaml").write_text("precious")
-    ended = hwsearch("profile", "measure", "--on", "host", "--name", "mine")
-    assert ended.returncode == 2
-    assert "is there already; give --overwrite" in ended.stderr
-    assert (tmp_path / "hw_profiles" / "mine.yaml").read_text() == "precious"
-
-
-def test_the_help_says_how_it_goes_on_and_what_each_option_is(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "measure", "--help")
-    assert ended.returncode == 0
-    for option in ("--on", "--nets", "--runtime", "--threads", "--time-limit", "--out", "--json"):
-        assert option in ended.stdout
-    assert "goes on when the same command is run again" in " ".join(ended.stdout.split())
 
 
 @pytest.mark.slow

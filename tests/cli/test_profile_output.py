@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +6,7 @@ import yaml
 from hwsearch.bits import INT8
 from hwsearch.calibrate.fitting import Fitted
 from hwsearch.calibrate.offers import Speed
-from hwsearch.cli.profile_output import output_path, save, show_fitted, speed_lines
+from hwsearch.cli.profile_output import output_path, save, show_fitted
 from hwsearch.errors import HostError, UserError
 from hwsearch.files import read_model
 from hwsearch.hardware.kernels import KernelKind
@@ -23,14 +22,6 @@ def fitted() -> Fitted:
             Speed(kind=KernelKind.DEPTHWISE, bits=INT8, time_ratio=2.5, kernels=20),
         ),
     )
-
-
-def test_the_default_is_where_targets_are_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert output_path(None, "mine", overwrite=False) == Path("hw_profiles/mine.yaml")
-    assert (tmp_path / "hw_profiles").is_dir()
 
 
 def test_a_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
@@ -81,45 +72,6 @@ def test_a_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
         save(load_profile("host"), tmp_path / "gone" / "host.yaml", "a test")
 
 
-def test_people_read_errors_speeds_and_what_to_do_next(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    show_fitted(fitted(), tmp_path / "raspberry-pi-4.yaml", as_json=False, more={"unused": 1})
-    lines = capsys.readouterr().out.splitlines()
-    fit = fitted().profile.fit
-    assert fit is not None
-    checked = fit.latency.cross_validation
-    assert lines[0].startswith(f"latency: nets left out ({checked.split}) are predicted to ")
-    assert f"{checked.rmspe_percent:.1f} % (root of mean square)" in lines[0]
-    assert lines[1].startswith("energy: ")
-    assert "int8 over fp32: conv 2 x; not offered: depthwise 0.4 x" in lines
-    assert lines[-1] == f"hwsearch run --target {tmp_path}/raspberry-pi-4.yaml --budget 10ms"
-
-
 def test_a_profile_in_its_folder_is_reached_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     show_fitted(fitted(), Path("hw_profiles/mine.yaml"), as_json=False, more={})
     assert "hwsearch run --target mine --budget 10ms" in capsys.readouterr().out
-
-
-def test_json_has_the_same_and_more(capsys: pytest.CaptureFixture[str]) -> None:
-    show_fitted(fitted(), Path("hw_profiles/mine.yaml"), as_json=True, more={"drift_percent": 1.5})
-    told = json.loads(capsys.readouterr().out)
-    assert told["schema_version"] == 1
-    assert told["target"] == "raspberry-pi-4"
-    assert told["drift_percent"] == 1.5
-    assert told["latency_error"]["rmspe_percent"] > 0
-    assert told["energy_error"]["networks"] > 0
-    assert told["speeds"][1] == {
-        "kind": "depthwise", "bits": "W8A8", "speedup_over_fp32": 0.4, "offered": False,
-        "kernels": 20,
-    }  # fmt: skip
-
-
-def test_widths_of_which_nothing_pays_say_so() -> None:
-    slow = Speed(kind=KernelKind.CONV, bits=INT8, time_ratio=1.5, kernels=9)
-    only = Fitted(profile=load_profile("raspberry-pi-4"), speeds=(slow,))
-    assert speed_lines(only) == ["int8 over fp32: nothing; not offered: conv 0.67 x"]
-    kept = Fitted(profile=load_profile("host"), speeds=(slow,))
-    assert speed_lines(kept) == [
-        "int8 over fp32: nothing; slower, offered all the same: conv 0.67 x"
-    ]

@@ -1,18 +1,13 @@
-import math
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from own_place import Hwsearch
 
-from hwsearch.bits import INT8
 from hwsearch.files import packaged_folder, read_model
-from hwsearch.hardware.kernels import KernelKind
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.hardware.targets import load_profile
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 NANO = packaged_folder("hw_profiles") / "jetson-nano.yaml"
 
 
@@ -31,7 +26,7 @@ def test_show_when_given_an_alias_prints_what_it_is(hwsearch: Hwsearch) -> None:
     assert max(len(line) for line in rest) <= 100
 
 
-@pytest.mark.parametrize("name", ["raspberry-pi-4", "jetson-orin-nx@15W", "bitfusion", "host"])
+@pytest.mark.parametrize("name", ["raspberry-pi-4", "jetson-orin-nx@15W"])
 def test_show_when_printed_has_every_source_with_its_date(name: str, hwsearch: Hwsearch) -> None:
     ended = hwsearch("profile", "show", name)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -49,60 +44,7 @@ def test_show_when_printed_has_every_source_with_its_date(name: str, hwsearch: H
         assert f"{proof.source}, {proof.date}: {' '.join(proof.reference.split())}" in text
 
 
-def test_show_when_fitted_prints_the_errors_and_the_largest_factors(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "raspberry-pi-4")
-    fit = load_profile("raspberry-pi-4").fit
-    assert fit is not None
-    assert fit.energy is not None
-    lines = [line.split() for line in ended.stdout.splitlines()]
-    for name, model in (("latency", fit.latency), ("energy", fit.energy)):
-        checked = model.cross_validation
-        assert [
-            name,
-            f"{checked.networks}",
-            f"{checked.mape_percent:.1f}",
-            "%",
-            f"{checked.rmspe_percent:.1f}",
-            "%",
-            f"{checked.spearman:.3f}",
-            f"{checked.coverage_percent:.0f}",
-            "%",
-        ] in lines
-        effects = {effect: values[0] for effect, values in model.coefficients.effects.items()}
-        largest = max(effects, key=lambda effect: abs(effects[effect]))
-        (line,) = (words for words in lines if words[:3] == [name, largest, "x"])
-        assert float(line[3]) == pytest.approx(math.exp(effects[largest]), abs=0.006)
-    assert len(lines) < 80, "the samples are not for people"
-
-
-def test_show_when_nothing_was_measured_says_so(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "jetson-tx2")
-    assert "nothing was measured for this profile" in ended.stdout
-    assert "within a factor of 1.8 (one sigma)" in ended.stdout
-
-
-def test_show_when_there_is_no_energy_says_so(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "host")
-    assert "energy          none: there is no evidence" in ended.stdout
-    # Slower alone, but between layers in int8 it spares conversions.
-    assert "depthwise       fp32, int8" in ended.stdout.splitlines()
-
-
-def test_show_when_bits_do_not_pay_says_so(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "jetson-nano")
-    slowdown = load_profile("jetson-nano").kernels.by_kind[KernelKind.DEPTHWISE][INT8].slowdown
-    assert slowdown > 1
-    line = f"depthwise       fp32, fp16; int8 is priced as fp16, {slowdown:g} times slower"
-    assert line in ended.stdout.splitlines()
-
-
-def test_show_when_weights_may_not_fit_says_what_happens(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "coral")
-    line = "weights         past 8 MB they travel for every inference, at 0.4 GB/s"
-    assert line in ended.stdout.splitlines()
-
-
-@pytest.mark.parametrize("name", ["jetson-tx2", "raspberry-pi-4", "jetson-agx-orin@15W", "host"])
+@pytest.mark.parametrize("name", ["raspberry-pi-4", "jetson-agx-orin@15W"])
 def test_show_when_asked_for_yaml_prints_a_profile_file(
     name: str, hwsearch: Hwsearch, tmp_path: Path
 ) -> None:
@@ -126,18 +68,11 @@ def test_show_when_the_power_mode_is_unknown_names_those_that_there_are(hwsearch
     )
 
 
-def test_show_when_the_target_is_unknown_suggests_the_nearest(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "show", "jetson-nanno")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "Did you mean 'jetson-nano'?" in ended.stderr
-
-
-@pytest.mark.parametrize("path", sorted(NANO.parent.glob("*.yaml"))[:2], ids=lambda p: p.stem)
-def test_check_when_the_profile_is_shipped_passes(path: Path, hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "check", str(path))
+def test_check_when_the_profile_is_shipped_passes(hwsearch: Hwsearch) -> None:
+    ended = hwsearch("profile", "check", str(NANO))
     assert ended.returncode == 0
-    short_hash = load_profile(path.stem).profile_hash[:12]
-    assert ended.stdout == f"{path}: a valid profile of {path.stem}, hash {short_hash}\n"
+    short_hash = load_profile(NANO.stem).profile_hash[:12]
+    assert ended.stdout == f"{NANO}: a valid profile of {NANO.stem}, hash {short_hash}\n"
 
 
 def test_check_when_the_profile_is_broken_lists_all_mistakes(
@@ -161,9 +96,3 @@ def test_check_when_the_profile_is_broken_lists_all_mistakes(
     assert "memory.bandwidth: unknown key" in ended.stderr
     assert "memory.bandwidth_gb_per_s: missing" in ended.stderr
     assert len(ended.stderr.splitlines()) == 4
-
-
-def test_check_when_there_is_no_file_says_so(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("profile", "check", "nowhere.yaml")
-    assert ended.returncode == 2
-    assert ended.stderr == "hwsearch: nowhere.yaml: cannot be read (No such file or directory)\n"

@@ -29,10 +29,3 @@ def test_open_quotes_are_refused() -> None:
     ended = CliRunner().invoke(show, ["--ssh-option=-i 'KEY"])
     assert ended.exit_code == 2
     assert "cannot be parted into words (No closing quotation); close the quotes" in ended.output
-
-
-@pytest.mark.parametrize("verb", ["verify_verb", "profile_measure"])
-def test_verbs_that_measure_elsewhere_share_it(verb: str) -> None:
-    module = pytest.importorskip(f"hwsearch.cli.{verb}")
-    [option] = [one for one in module.command.params if one.name == "ssh_options"]
-    assert option.multiple

@@ -1,19 +1,15 @@
 import json
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from own_place import Finished, Hwsearch
 
 from hwsearch.cli.verify_verb import command
 from hwsearch.errors import RunError
 from hwsearch.report import stored
 
-Hwsearch = Callable[..., "subprocess.CompletedProcess[str]"]
-Finished = tuple[Path, "subprocess.CompletedProcess[str]"]
 SCHEMA = Path(stored.__file__).with_name("front.schema.json")
 
 
@@ -38,18 +34,10 @@ def test_options_when_they_exclude_each_other_say_so(arguments: list[str], messa
     ],
 )
 def test_place_when_it_is_none_is_one_line(place: str, message: str, hwsearch: Hwsearch) -> None:
-    ended = hwsearch("verify", "missing", "--on", place, torch=True)
+    ended = hwsearch("verify", "missing", "--on", place)
     assert ended.returncode == 2
     assert "secret" not in ended.stderr
     assert ended.stderr.startswith(f"hwsearch: {message}")
-
-
-def test_verify_when_the_folder_is_none_is_one_line(hwsearch: Hwsearch) -> None:
-    ended = hwsearch("verify", "missing", torch=True)
-    assert ended.returncode == 2
-    assert ended.stderr.endswith(
-        "missing is not a folder; give a run folder, as they are in results/\n"
-    )
 
 
 @pytest.mark.slow
@@ -68,14 +56,11 @@ def test_run_when_finished_was_exported_and_scored(finished: Finished) -> None:
 
 @pytest.mark.slow
 def test_verify_when_run_prints_the_front(
-    finished: Finished, there: Hwsearch, tmp_path: Path
+    finished_copy: tuple[Path, Path], there: Hwsearch
 ) -> None:
-    place = Path(shutil.copytree(finished[0], tmp_path / "place"))
-    [folder] = (place / "results").iterdir()
+    place, folder = finished_copy
     ended = there(place, "verify", str(folder), "--json")
     assert ended.returncode == 0, ended.stderr
     front = json.loads(ended.stdout)
     jsonschema.validate(front, json.loads(SCHEMA.read_text(encoding="utf-8")))
     assert front["pick"] is not None
-    shown = there(place, "verify", str(folder))
-    assert "Pick: trial" in shown.stdout

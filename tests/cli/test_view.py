@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from hwsearch.accuracy.training import Score
-from hwsearch.cli.view import LiveView, PlainView, open_view, print_table, trial_text
+from hwsearch.cli.view import LiveView, PlainView, open_view, print_table
 from hwsearch.hardware.cost import Cost, Prediction
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.trials.records import Record
@@ -37,17 +37,6 @@ def drawn(*records: Record, left_s: float | None = 130.0) -> str:
             view.trial(record, planned=48, left_s=left_s)
         view.step(5, 12)
     return file.getvalue()[file.getvalue().rindex("trials") :]
-
-
-def test_text_of_a_trial_when_scored_says_accuracy_and_latency() -> None:
-    assert trial_text(made(0, 187)) == (
-        "resnet10t 32 px, completed, accuracy 93.5 %, 2.35 ms predicted"
-    )
-
-
-def test_text_of_a_trial_when_refused_says_why() -> None:
-    record = made(1, state="over_budget", cost=None, reason="12 ms at the least")
-    assert trial_text(record) == "resnet10t 32 px, over budget, 12 ms at the least"
 
 
 def test_plain_view_when_told_of_a_run_writes_lines_to_stderr(
@@ -99,10 +88,6 @@ def test_live_view_when_trials_end_shows_counts_best_and_time_left() -> None:
     assert "trial 3: lcnet_050 at 48 px" in text
 
 
-def test_live_view_when_nothing_has_ended_says_so() -> None:
-    assert drawn(left_s=None).count("none yet") == 2
-
-
 def test_live_view_when_a_run_is_resumed_counts_the_earlier_trials() -> None:
     assert "31 of 48" in drawn(made(30, 100))
 
@@ -115,14 +100,6 @@ def test_live_view_when_a_stopped_trial_is_ahead_keeps_the_completed_best() -> N
 
 def test_live_view_when_a_reason_has_brackets_shows_them() -> None:
     assert "shape [/3, 4] is wrong" in drawn(made(0, 100, reason="shape [/3, 4] is wrong"))
-
-
-def test_live_view_when_noting_prints_above_the_panel() -> None:
-    file = io.StringIO()
-    view = LiveView(Console(file=file, force_terminal=True, width=100))
-    with view.live:
-        view.note("'jetson' means [jetson-orin-nano]")
-    assert "'jetson' means [jetson-orin-nano]" in file.getvalue()
 
 
 def test_view_when_stderr_is_no_terminal_is_plain() -> None:
@@ -149,13 +126,3 @@ def test_table_when_piped_cuts_no_cell_and_leaves_no_blanks(
     assert sum(line.count("word") for line in lines) == 60
     assert all(len(line) <= 160 and line == line.rstrip() for line in lines)
     assert any("[b]" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (3725, "62m05s")]
-)
-def test_time_left_when_shown_is_minutes_and_seconds(
-    seconds: float, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    PlainView().trial(made(0, 100), planned=2, left_s=seconds)
-    assert capsys.readouterr().err.endswith(f", {text} left\n")

@@ -4,8 +4,9 @@ import copy
 import functools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.deploy.export import ExportedFile
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.quantize import Scheme, calibrate, quantize
 
@@ -30,6 +32,25 @@ NETS: Final = {
 MIXED: Final = (INT8, FP32, INT8, FP16, LayerBits(4, 8), LayerBits(4, 6), LayerBits(8, 16))
 
 Bits = Callable[[int], LayerBits]
+#: Integers throughout, or a bit of everything.
+Asked = Literal["int8", "mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A quantized network and its file."""
+
+    model: nn.Module
+    px: int
+    file: ExportedFile
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+
+MakeShared = Callable[..., Shared]
 
 
 def pictures(px: int, count: int = 6) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from deploy_fixtures import (
     CLASSES,
     NETS,
+    MakeShared,
     logits,
     mixed,
     network,
@@ -29,11 +30,6 @@ from hwsearch.nets.blueprint import make_blueprint
 from hwsearch.nets.prune import channel_importance, least_important
 from hwsearch.nets.quantize import quantize
 from hwsearch.nets.realize import pruned
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -65,10 +61,9 @@ def weighted_in_order(model: nn.Module, px: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_file_when_written_is_valid_and_static(name: str, file: Path) -> None:
-    px = NETS[name]
-    made = export_onnx(quantized(network(name), px, mixed), px, file)
-    model = onnx.load(file)
+def test_file_when_written_is_valid_and_static(name: str, shared: MakeShared) -> None:
+    px, made = NETS[name], shared(name, "mixed").file
+    model = onnx.load(made.path)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     assert made.opset == 17
@@ -83,16 +78,13 @@ def test_file_when_written_is_valid_and_static(name: str, file: Path) -> None:
     outputs = {name for node in model.graph.node for name in node.output if name}
     assert outputs - known == {made.output_name}
     assert not any(node.doc_string for node in model.graph.node)
+    # The node of a layer has its path as name.
+    operation = {node.name: node.op_type for node in model.graph.node}
+    assert {operation[layer.path] for layer in made.layers} <= {"Conv", "MatMul", "Gemm"}
 
 
 def sizes(value: onnx.ValueInfoProto) -> list[int]:
     return [size.dim_value for size in value.type.tensor_type.shape.dim]
-
-
-def test_node_of_a_layer_when_written_has_its_path_as_name(file: Path) -> None:
-    made = export_onnx(quantized(network("test_vit"), 32, mixed), 32, file)
-    kinds = {node.name: node.op_type for node in onnx.load(file).graph.node}
-    assert {kinds[layer.path] for layer in made.layers} == {"Conv", "MatMul", "Gemm"}
 
 
 def test_model_when_exported_is_left_as_it_was(file: Path) -> None:
@@ -112,16 +104,14 @@ def test_model_when_exported_is_left_as_it_was(file: Path) -> None:
     np.testing.assert_array_equal(torch_logits(model, pictures(32)), expected)
 
 
-def test_file_when_written_twice_has_the_same_bytes(file: Path, tmp_path: Path) -> None:
-    model = quantized(network("test_efficientnet"), 32, mixed)
-    export_onnx(model, 32, file)
-    export_onnx(model, 32, tmp_path / "again.onnx")
-    assert file.read_bytes() == (tmp_path / "again.onnx").read_bytes()
+def test_file_when_written_twice_has_the_same_bytes(shared: MakeShared, file: Path) -> None:
+    first = shared("test_efficientnet", "mixed")
+    export_onnx(first.model, 32, file)
+    assert file.read_bytes() == first.path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_vit"])
-def test_batch_when_dynamic_is_open(name: str, file: Path) -> None:
-    model = quantized(network(name), 32, INT8)
+def test_batch_when_dynamic_is_open(shared: MakeShared, file: Path) -> None:
+    model = shared("test_vit", "int8").model
     made = export_onnx(model, 32, file, dynamic_batch=True)
     assert made.input_shape == (None, 3, 32, 32)
     single = logits(file, pictures(32))
@@ -131,7 +121,7 @@ def test_batch_when_dynamic_is_open(name: str, file: Path) -> None:
     np.testing.assert_allclose(several, single, atol=0.1 * single.std())
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_050", "lcnet_050"])
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_050"])
 def test_pruned_network_when_exported_gives_the_same_logits(name: str, file: Path) -> None:
     px = NETS[name]
     ref = BackboneRef(name=name, classes=CLASSES)

@@ -71,16 +71,6 @@ def kinds(made: FloatGraph) -> list[str]:
     return [node.op_type for node in made.graph.ordered()]
 
 
-def test_batch_norm_when_without_parameters_is_folded() -> None:
-    model = Normed(bias=False, affine=False).eval()
-    model.get_buffer("norm.running_mean").fill_(0.3)
-    model.get_buffer("norm.running_var").fill_(2.0)
-    made = made_of(model)
-    assert "BatchNormalization" not in kinds(made)
-    expected = torch_logits(model, pictures(PX))
-    np.testing.assert_allclose(evaluated(made, pictures(PX)), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_batch_norm_when_its_input_is_read_twice_stays() -> None:
     model = settled(Normed(bias=True, twice=True), PX)
     made = made_of(model)
@@ -102,7 +92,7 @@ def test_batch_norm_when_behind_a_linear_layer_is_folded() -> None:
     np.testing.assert_allclose(evaluated(made, pictures(PX)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("bits", [8, 2])
 def test_integers_when_folded_give_the_folded_weight(bits: int) -> None:
     model = quantized(settled(Normed(bias=False), PX), PX, LayerBits(bits, 8))
     made = made_of(model)
@@ -135,11 +125,6 @@ def test_weight_of_a_token_layer_when_transposed_keeps_its_name() -> None:
     assert output_axis(node) == 1
     assert output_axis(made.graph.nodes["head"]) == 0
     assert output_axis(made.graph.nodes["patch_embed.proj"]) == 0
-
-
-def test_shape_arithmetic_when_static_is_folded() -> None:
-    found = set(kinds(made_of(network("test_vit"), 32)))
-    assert not found & {"Shape", "Cast", "Sqrt", "Where", "Expand", "Unsqueeze", "Constant"}
 
 
 class Equal(nn.Module):
@@ -200,9 +185,10 @@ class Mean(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("dynamic_batch", [False, True])
-@pytest.mark.parametrize("keeps_axes", [False, True])
-@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize(
+    ("sides", "keeps_axes", "dynamic_batch"),
+    [(1, False, False), (1, True, True), (2, True, False), (2, False, True)],
+)
 def test_mean_over_the_picture_is_a_pooling_and_none_over_one_pixel(
     sides: int, keeps_axes: bool, dynamic_batch: bool
 ) -> None:

@@ -8,9 +8,8 @@ import onnx
 import pytest
 import torch
 from deploy_fixtures import (
-    NETS,
+    MakeShared,
     logits,
-    network,
     pictures,
     quantized,
     realised,
@@ -21,9 +20,7 @@ from torch.nn import functional
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.deploy.export import export_onnx
-from hwsearch.deploy.float_graph import float_graph
-from hwsearch.deploy.plan import take_off
-from hwsearch.deploy.ranges import observe_output_ranges, wanted_tensors
+from hwsearch.deploy.ranges import observe_output_ranges
 
 PX = 8
 Between = Callable[[Tensor, Tensor], Tensor]
@@ -57,11 +54,6 @@ def net(between: Between, **bits: LayerBits) -> nn.Module:
 
 def write(model: nn.Module, px: int, file: Path) -> None:
     export_onnx(model, px, file, output_ranges=observe_output_ranges(model, [pictures(px)]))
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
 
 
 @pytest.mark.parametrize(
@@ -135,17 +127,6 @@ def test_sum_when_a_term_is_quantized_for_a_layer_only_reads_that(
     assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 0)
 
 
-def test_operations_when_layers_are_float_are_none() -> None:
-    model = net(lambda one, two: one + two, one=FP32, two=FP32)
-    wanted = wanted_tensors(float_graph(*take_off(model), PX), "relu")
-    assert list(wanted) == ["last", "/ReduceMean", "/ReduceMean/Flatten"]
-
-
-def test_operations_when_the_runtime_fuses_them_itself_have_no_grid() -> None:
-    made = float_graph(*take_off(net(lambda one, two: torch.relu(one + two))), PX)
-    assert list(wanted_tensors(made, "residual")) == ["one", "two", "last"]
-
-
 def test_hard_swish_when_the_grid_is_signed_stays_float(file: Path, tmp_path: Path) -> None:
     # Saturation would clip it at -128 steps, not at zero.
     model = quantized(Net(lambda _, two: functional.hardswish(two)).eval(), PX, INT8, "symmetric")
@@ -180,10 +161,9 @@ def _constants(file: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_050", "test_efficientnet", "lcnet_050"])
 def test_network_in_int8_has_no_float_kernel_but_the_last_bias(
-    name: str, file: Path, tmp_path: Path
+    name: str, shared: MakeShared, tmp_path: Path
 ) -> None:
-    write(quantized(network(name), NETS[name], INT8), NETS[name], file)
-    found = realised(file, tmp_path)
+    found = realised(shared(name, "int8", fusion="relu").path, tmp_path)
     integer = {name for name in found if name.startswith("QLinear")}
     rest = {name: found[name] for name in found.keys() - integer - {"Transpose", "NhwcMaxPool"}}
     assert rest == {"QuantizeLinear": 1, "Flatten": 1, "QGemm": 1, "Add": 1}

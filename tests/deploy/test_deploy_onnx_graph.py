@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hwsearch.deploy.onnx_graph import IR_VERSION, OPSET, Graph, attributes, static_shapes
+from hwsearch.deploy.onnx_graph import IR_VERSION, OPSET, Graph
 from hwsearch.errors import BackboneError
 
 
@@ -42,39 +42,6 @@ def test_node_when_added_stands_before_its_first_reader() -> None:
     assert [node.op_type for node in graph.ordered()] == ["Relu", "Abs", "Mul"]
 
 
-def test_readers_when_asked_for_are_those_of_the_tensor() -> None:
-    graph = chain()
-    assert [node.name for node in graph.readers("a")] == ["second", "spare"]
-    assert graph.read_once("a") is None
-    graph.prune()
-    only = graph.read_once("a")
-    assert only is not None
-    assert only.name == "second"
-    assert graph.read_once("y") is None
-    assert graph.activations(only) == ["a"]
-    maker = graph.producer("a")
-    assert maker is not None
-    assert maker.name == "first"
-    assert graph.producer("two") is None
-
-
-def test_result_when_also_read_inside_is_not_read_once() -> None:
-    graph = chain()
-    graph.add("Abs", ["y"], "inside")
-    assert graph.read_once("y") is None
-
-
-def test_node_when_renamed_keeps_its_place_and_takes_the_name() -> None:
-    graph = chain()
-    graph.rename(graph.nodes["second"], "first")
-    assert [(node.name, node.op_type) for node in graph.ordered()] == [
-        ("first_1", "Relu"),
-        ("first", "Mul"),
-    ]
-    graph.rename(graph.nodes["first"], "first")
-    assert graph.nodes["first"].op_type == "Mul"
-
-
 def test_constant_when_held_twice_must_be_the_same() -> None:
     graph = chain()
     assert graph.constant("c", np.ones(2, np.float32)) == "c"
@@ -95,16 +62,3 @@ def test_graph_when_no_valid_onnx_is_refused() -> None:
     graph.nodes["second"].op_type = "NoSuchOperation"
     with pytest.raises(BackboneError, match="is no valid ONNX"):
         graph.to_model()
-
-
-def test_attributes_when_read_are_by_name() -> None:
-    graph = chain()
-    node = graph.add("DequantizeLinear", ["a", "two"], "d", axis=1)
-    assert dict(attributes(node)) == {"axis": 1}
-
-
-def test_shapes_when_open_are_left_out() -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"])], "g", [value("x", "n", 4)], [value("y", 2, 4)]
-    )
-    assert static_shapes(helper.make_model(graph)) == {"y": (2, 4)}

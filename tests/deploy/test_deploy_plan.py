@@ -5,7 +5,7 @@ from deploy_fixtures import mixed, network, quantized, weight_of, weighted
 from torch import nn
 from torch.nn.utils import parametrize
 
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.bits import INT8
 from hwsearch.deploy.plan import LEAST_SCALE, Grid, LayerPlan, take_off
 from hwsearch.errors import BackboneError
 from hwsearch.nets.quantize import quantize
@@ -32,16 +32,6 @@ def test_integers_when_taken_off_are_those_of_the_fake_quantizer() -> None:
         np.testing.assert_array_equal(weight_of(bare, path), trained)
 
 
-def test_weight_when_16_bits_is_taken_off_unrounded() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1))
-    before = model.get_parameter("0.weight").detach().clone()
-    quantize(model, {"0": FP16}, "affine")
-    bare, plans = take_off(model)
-    assert torch.equal(bare.get_parameter("0.weight"), before)
-    assert plans["0"].bits == FP16
-    assert plans["0"].grid is None
-
-
 def test_model_when_quantizers_are_taken_off_a_copy_keeps_them() -> None:
     # torch's own removal takes the weight off the class, which a copy shares.
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
@@ -49,21 +39,6 @@ def test_model_when_quantizers_are_taken_off_a_copy_keeps_them() -> None:
     take_off(model)
     assert parametrize.is_parametrized(model[0])
     assert model(torch.zeros(1, 3, 2, 2)).shape == (1, 4, 2, 2)
-
-
-def test_plan_when_there_is_no_quantizer_is_fp32() -> None:
-    _, plans = take_off(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)))
-    assert {path: plan.bits for path, plan in plans.items()} == {"0": FP32}
-    assert not plans["0"].runs_in_int8
-
-
-@pytest.mark.parametrize(
-    ("bits", "expected"), [(INT8, True), (LayerBits(4, 8), True), (LayerBits(8, 16), False)]
-)
-def test_layer_when_both_are_integers_runs_in_int8(bits: LayerBits, *, expected: bool) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1))
-    quantize(model, {"0": bits}, "affine")
-    assert take_off(model)[1]["0"].runs_in_int8 is expected
 
 
 def test_scale_when_not_finite_is_refused() -> None:
@@ -95,11 +70,6 @@ def test_plan_when_scaled_keeps_its_integers_up_to_the_sign() -> None:
     np.testing.assert_allclose(found.scales, [1.0, 0.75, LEAST_SCALE])
 
 
-def test_plan_when_float_is_not_scaled() -> None:
-    plan = LayerPlan(path="a", bits=FP32)
-    assert plan.scaled(np.ones(3)) is plan
-
-
 @pytest.mark.parametrize(("least", "greatest"), [(-1.0, 3.0), (0.5, 2.0), (-4.0, -1.0), (0, 0)])
 def test_grid_when_made_over_a_range_covers_it_and_zero(least: float, greatest: float) -> None:
     affine = Grid(scale=1.0, zero_point=3, low=0, high=15).over(least, greatest)
@@ -114,9 +84,3 @@ def test_grid_when_made_over_a_range_covers_it_and_zero(least: float, greatest: 
     assert symmetric.signed
     assert symmetric.zero_point == 0
     assert not affine.signed
-
-
-def test_grid_when_below_8_bits_is_not_full() -> None:
-    grid = Grid(scale=0.5, zero_point=2, low=0, high=15)
-    assert not grid.full
-    assert grid.reach == (-1.0, 6.5)

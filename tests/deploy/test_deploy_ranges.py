@@ -84,6 +84,21 @@ def test_ranges_when_for_relu_fusion_are_those_of_the_module(model: Net) -> None
         assert_range_of_least_error(reach, true[seen_as[key] or key])
 
 
+def test_range_when_one_value_is_far_from_all_others_is_clipped(model: Net) -> None:
+    values = pictures(PX, 128)
+    values[0, :, 0, 0] = 60.0
+    _, greatest = observe_output_ranges(model, [values])["stem"]
+    assert greatest < 0.99 * float(computed(model, values)["stem"].max())
+
+
+def test_range_of_what_makes_the_result_is_not_wanted() -> None:
+    layers = [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1)]
+    model = quantized(nn.Sequential(*layers, nn.Flatten()).eval(), PX, INT8)
+    found = observe_output_ranges(model, [pictures(PX)])
+    assert "0" in found
+    assert "3" not in found
+
+
 def test_ranges_when_for_residual_fusion_are_behind_everything(model: Net) -> None:
     found = observe_output_ranges(model, [pictures(PX)], fusion="residual")
     assert list(found) == ["stem", "inside", "swish"]

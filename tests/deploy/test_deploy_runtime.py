@@ -3,94 +3,37 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from deploy_fixtures import (
     NETS,
-    Bits,
+    MakeShared,
     logits,
-    mixed,
     network,
     operations,
     pictures,
-    quantized,
     realised,
     torch_logits,
 )
 from torch import Tensor, nn
 
 from hwsearch.bits import FP32, INT8
-from hwsearch.deploy.export import ExportedFile, export_onnx
+from hwsearch.deploy.export import export_onnx
 from hwsearch.deploy.ranges import observe_output_ranges
 from hwsearch.nets.quantize import Scheme, calibrate, quantize
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
-
-
-def exported(name: str, bits: Bits, file: Path, *, outputs: bool) -> ExportedFile:
-    px = NETS[name]
-    model = quantized(network(name), px, bits)
-    ranges = observe_output_ranges(model, [pictures(px)]) if outputs else None
-    return export_onnx(model, px, file, output_ranges=ranges)
-
-
-def int8_layers(made: ExportedFile, kind: str) -> int:
-    """How many layers of a kind of node are asked for in integers throughout."""
-    kinds = {node.name: node.op_type for node in onnx.load(made.path).graph.node}
-    return sum(
-        kinds[layer.path] == kind and max(layer.bits.weight_bits, layer.bits.activation_bits) <= 8
-        for layer in made.layers
-    )
-
-
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("bits", [lambda _: INT8, mixed], ids=["int8", "mixed"])
-def test_convolutions_when_outputs_are_quantized_run_as_asked(
-    name: str, bits: Bits, file: Path, tmp_path: Path
-) -> None:
-    made = exported(name, bits, file, outputs=True)
-    found = realised(file, tmp_path)
-    # As many as were asked for: none falls back, and no float layer is quantized unasked.
-    assert found["QLinearConv"] == int8_layers(made, "Conv")
-    assert found["QGemm"] == int8_layers(made, "Gemm")
-    assert found["MatMulIntegerToFloat"] == int8_layers(made, "MatMul")
-
-
-def test_convolutions_when_only_inputs_are_quantized_mostly_run_in_float(
-    file: Path, tmp_path: Path
-) -> None:
-    made = exported("resnet10t", lambda _: INT8, file, outputs=False)
-    found = realised(file, tmp_path)
-    asked = int8_layers(made, "Conv")
-    assert found["QLinearConv"] == sum(layer.output_quantized for layer in made.layers) < asked
-
-
-def test_convolution_when_its_output_is_said_to_be_quantized_runs_in_int8(
-    file: Path, tmp_path: Path
-) -> None:
-    made = exported("mobilenetv2_050", lambda _: INT8, file, outputs=True)
-    quantized_outputs = sum(layer.output_quantized for layer in made.layers)
-    assert realised(file, tmp_path)["QLinearConv"] == quantized_outputs == 52
-    assert realised(file, tmp_path)["QLinearAdd"] == 10
-
-
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("scheme", ["affine", "symmetric"])
 @pytest.mark.parametrize(
-    ("bits", "share"), [(lambda _: INT8, 0.5), (mixed, 0.75)], ids=["int8", "mixed"]
+    ("asked", "scheme", "share"),
+    [("int8", "affine", 0.5), ("mixed", "affine", 0.75), ("mixed", "symmetric", 0.75)],
 )
 def test_logits_when_quantized_are_those_of_the_fake_quantized_module(
-    name: str, scheme: Scheme, bits: Bits, share: float, file: Path
+    name: str, asked: str, scheme: Scheme, share: float, shared: MakeShared
 ) -> None:
-    px = NETS[name]
-    plain = network(name)
-    model = quantized(plain, px, bits, scheme)
-    export_onnx(model, px, file)
-    expected, dense = torch_logits(model, pictures(px)), torch_logits(plain, pictures(px))
-    found = logits(file, pictures(px))
+    made = shared(name, asked, scheme)
+    values = pictures(made.px)
+    expected, dense = torch_logits(made.model, values), torch_logits(network(name), values)
+    found = logits(made.path, values)
     # Values in the middle between two integers fall either way, and half-precision outputs are
     # rounded. A random network of 52 layers amplifies that, as it does what quantization changes:
     # an input larger by 1e-6 moves the logits of the fake-quantized module as much.
@@ -107,13 +50,12 @@ def margin(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet", "test_vit"])
-def test_logits_when_outputs_are_quantized_stay_near(name: str, file: Path, tmp_path: Path) -> None:
-    px = NETS[name]
-    model = quantized(network(name), px, INT8)
-    ranges = observe_output_ranges(model, [pictures(px)])
-    export_onnx(model, px, file, output_ranges=ranges)
-    expected = torch_logits(model, pictures(px))
-    found = logits(file, pictures(px), optimized=tmp_path / "optimized.onnx")
+def test_logits_when_outputs_are_quantized_stay_near(
+    name: str, shared: MakeShared, tmp_path: Path
+) -> None:
+    made = shared(name, "int8", fusion="relu")
+    expected = torch_logits(made.model, pictures(made.px))
+    found = logits(made.path, pictures(made.px), optimized=tmp_path / "optimized.onnx")
     correlation = np.corrcoef(found.ravel(), expected.ravel())[0, 1]
     assert correlation > 0.98
     assert np.abs(found - expected).max() < 0.5 * expected.std()

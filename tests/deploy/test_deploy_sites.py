@@ -3,7 +3,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwsearch.deploy.float_graph import float_graph
 from hwsearch.deploy.onnx_graph import Graph
@@ -64,11 +63,6 @@ def test_site_when_behind_an_activation(behind: Activation, inner: str, outer: s
     assert graph.nodes["last"].input[0] == site.outer
 
 
-def test_site_when_more_than_arithmetic_follows_ends_there() -> None:
-    graph, sites = sites_of(Block(lambda x: functional.max_pool2d(torch.relu(x), 2)))
-    assert maker(graph, sites["conv"].outer) == "Relu"
-
-
 class Residual(nn.Module):
     """A block as in a ResNet, with a convolution on the other path too."""
 
@@ -103,26 +97,3 @@ def test_sum_when_of_two_layers_belongs_to_one_of_them() -> None:
     [other] = {"two", "side"} - set(residual)
     assert maker(graph, sites[other].outer) == "Conv"
     assert sites[other].inner == sites[other].outer
-
-
-def test_site_when_it_is_the_result_says_so() -> None:
-    _, sites = sites_of(Residual(both=True))
-    assert [path for path, site in sites.items() if site.result] == ["head"]
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.Flatten())
-    assert sites_of(model)[1]["1"].result
-
-
-def test_bias_of_a_token_layer_when_added_is_inside_the_site() -> None:
-    class Tokens(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Linear(8, 6), nn.Linear(6, 4)
-
-        def forward(self, values: Tensor) -> Tensor:
-            result: Tensor = self.two(functional.gelu(self.one(values.flatten(1, 2)))).mean(1)
-            return result
-
-    graph, sites = sites_of(Tokens())
-    assert maker(graph, sites["one"].inner) == "Add"
-    assert maker(graph, sites["one"].outer) == "Mul"
-    assert sites["two"].inner == sites["two"].outer

@@ -1,16 +1,12 @@
 """What TensorRT's documentation asks of a network with explicit quantization, held to the files."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
-from deploy_fixtures import NETS, mixed, network, pictures, quantized
+from deploy_fixtures import NETS, MakeShared
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from hwsearch.bits import INT8
-from hwsearch.deploy.export import ExportedFile, export_onnx
-from hwsearch.deploy.ranges import observe_output_ranges
+from hwsearch.deploy.export import ExportedFile
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -36,13 +32,9 @@ class Read:
 
 
 @pytest.fixture(params=[(name, bits) for name in NETS for bits in ("int8", "mixed")], ids=str)
-def read(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Read, ExportedFile]:
-    name, bits = request.param
-    px = NETS[name]
-    asked = INT8 if bits == "int8" else mixed
-    model = quantized(network(name), px, asked, "symmetric")
-    ranges = observe_output_ranges(model, [pictures(px)], fusion="residual")
-    made = export_onnx(model, px, tmp_path / "model.onnx", output_ranges=ranges)
+def read(request: pytest.FixtureRequest, shared: MakeShared) -> tuple[Read, ExportedFile]:
+    name, asked = request.param
+    made = shared(name, asked, "symmetric", fusion="residual").file
     return Read(made), made
 
 
@@ -122,15 +114,3 @@ def test_half_precision_is_in_the_types_and_nowhere_mixed(
         if node.op_type in WEIGHTED:
             types = {name in half for name in (*node.input, *node.output)}
             assert len(types) == 1, node.name
-
-
-def test_batch_is_fixed_and_the_operator_set_is_one_that_is_read(
-    read: tuple[Read, ExportedFile],
-) -> None:
-    _, made = read
-    model = onnx.load(made.path)
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
-    assert model.ir_version == 8
-    [value] = model.graph.input
-    assert value.type.tensor_type.shape.dim[0].dim_value == 1
-    assert len(model.graph.output) == 1

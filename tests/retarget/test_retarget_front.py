@@ -72,27 +72,6 @@ def test_front_holds_the_budgets_at_the_confidence() -> None:
     assert all(model.meets_budget_probability >= 0.9 for model in found.front)
 
 
-def test_front_when_a_baseline_is_better_gives_that() -> None:
-    found = repriced_front(
-        SEARCHED,
-        [trial(1, 0.8, 4.0), baseline(0.9, 3.0)],
-        asked(), [],
-    )  # fmt: skip
-    assert (found.front, found.pick, found.baseline_pick) == ((), None, 0)
-    assert found.pick_reason.startswith("no searched model is better than the baselines; use dense")
-
-
-def test_front_when_a_baseline_misses_the_budget_is_not_left_to_it() -> None:
-    found = repriced_front(
-        SEARCHED,
-        [trial(1, 0.8, 14.0), baseline(0.9, 13.0)],
-        asked(), [],
-    )  # fmt: skip
-    assert found.baseline_pick is None
-    assert found.closest is not None
-    assert found.closest.trial == 1
-
-
 def test_notes_count_what_is_left_out_by_reason() -> None:
     models = [left_out(trial(n, 0.8, 1.0), "it does not run fp16") for n in range(8)]
     base = left_out(baseline(0.9, 1.0), "it does not run fp32")
@@ -114,8 +93,3 @@ def test_notes_say_what_suits_the_other_device() -> None:
         for note in found.notes
     )
     assert any("blocks of 2, which these groups of trial 1 (2 of 5)" in n for n in found.notes)
-
-
-def test_notes_for_the_same_profile_are_those_of_a_run() -> None:
-    found = repriced_front(SEARCHED, [trial(1, 0.9, 9.0)], asked(same=True), [])
-    assert found.notes == ("these are the predicted costs of the run, made for jetson-nano",)

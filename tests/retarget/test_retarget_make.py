@@ -44,7 +44,8 @@ def costs(front: FrontFile) -> list[object]:
 
 def test_reprice_for_its_own_target_is_what_the_run_said(run_folder: Path) -> None:
     before = read_run(run_folder)
-    front, place = reprice_run(run_folder, SEARCHED_FOR)
+    front, place = reprice_run(run_folder, "jetson")
+    assert (front.alias, front.target) == ("jetson", SEARCHED_FOR)
     assert front.front
     assert costs(front) == costs(before.front)
     assert (front.pick, front.pick_reason) == (before.front.pick, before.front.pick_reason)
@@ -146,15 +147,6 @@ def test_reprice_when_bits_do_not_run_leaves_trials_out(run_folder: Path) -> Non
     assert {baseline.name for baseline in front.baselines} == {"dense-fp32", "uniform-int8"}
 
 
-def test_reprice_under_other_budgets_has_a_folder_of_its_own(run_folder: Path) -> None:
-    first, one = reprice_run(run_folder, "jetson-nano", ["1000ms"])
-    second, two = reprice_run(run_folder, "jetson-nano", ["900ms", "2MB"])
-    assert (one.name, two.name) == ("jetson-nano_1000ms", "jetson-nano_900ms_2MB")
-    assert [budget.limit for budget in first.budgets] == [1000.0]
-    assert [budget.limit for budget in second.budgets] == [900.0, 2e6]
-    assert read_run(one).front == first
-
-
 def test_reprice_from_python_gives_front_and_folder(run_folder: Path) -> None:
     result = hwsearch.reprice(run_folder, target="jetson-nano", budget="1000ms")
     assert result.folder == run_folder / "targets" / "jetson-nano_1000ms"
@@ -172,12 +164,6 @@ def test_reprice_when_nothing_meets_the_budget_names_the_closest(run_folder: Pat
     assert "Nothing meets the budget" in (place / "report.md").read_text(encoding="utf-8")
 
 
-def test_reprice_with_an_alias_says_what_it_means(run_folder: Path) -> None:
-    front, _ = reprice_run(run_folder, "jetson")
-    assert front.alias == "jetson"
-    assert front.target == load_profile("jetson").name
-
-
 def test_reprice_when_the_target_runs_nothing_is_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,18 +177,6 @@ def test_reprice_when_the_target_runs_nothing_is_refused(
 def test_reprice_when_the_target_has_no_energy_refuses_its_budget(run_folder: Path) -> None:
     with pytest.raises(TargetError, match="coral-edge-tpu has no energy model"):
         reprice_run(run_folder, "coral-edge-tpu", ["5mJ"])
-
-
-def test_reprice_when_the_target_is_unknown(run_folder: Path) -> None:
-    with pytest.raises(TargetError, match=r"target 'jetson-nan' is not known.*jetson-nano"):
-        reprice_run(run_folder, "jetson-nan")
-
-
-def test_reprice_when_the_folder_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a folder; give a run folder"):
-        reprice_run(tmp_path / "none", OTHER)
-    with pytest.raises(RunError, match=r"holds no run .run.json is missing"):
-        reprice_run(tmp_path, OTHER)
 
 
 def test_reprice_when_the_run_has_not_finished(run_folder: Path) -> None:
@@ -228,14 +202,6 @@ def test_reprice_when_no_network_was_trained_fully(run_folder: Path) -> None:
     content = json.loads((run_folder / "evidence.json").read_text(encoding="utf-8"))
     (run_folder / "evidence.json").write_text(json.dumps(content | {"networks": []}))
     with pytest.raises(RunError, match=r"no network of .* was trained fully"):
-        reprice_run(run_folder, OTHER)
-
-
-def test_reprice_when_the_settings_are_of_another_version(run_folder: Path) -> None:
-    told = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-    told["configuration"]["unheard_of"] = 1
-    (run_folder / "run.json").write_text(json.dumps(told))
-    with pytest.raises(RunError, match="was written by another version of hwsearch"):
         reprice_run(run_folder, OTHER)
 
 

@@ -79,9 +79,3 @@ def test_price_when_macs_differ_is_refused(backbones: Backbones) -> None:
     macs = backbones.describe(candidate).macs
     with pytest.raises(BackboneError, match=f"'{OWN}' is another network than when the run was"):
         price(candidate, macs + 1, backbones, CostPredictor(load_profile("jetson-nano")))
-
-
-def test_price_when_layers_are_unknown_is_refused(backbones: Backbones) -> None:
-    candidate = Candidate.build(backbone=OWN, input_px=PX, channels={}, bits={"nowhere": INT8})
-    with pytest.raises(BackboneError, match="is another network than when the run was made"):
-        price(candidate, 1, backbones, CostPredictor(load_profile("jetson-nano")))

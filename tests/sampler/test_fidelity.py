@@ -59,12 +59,6 @@ def test_where_nothing_can_be_learned_there_is_no_line(low: list[float], high: l
     assert Line.fit(low, high) is None
 
 
-def test_residuals_are_no_smaller_than_told() -> None:
-    line = Line.fit([0.0, 1, 2, 3, 4, 5], [0.0, 1, 2, 3, 4, 5], least_residual=0.1)
-    assert line is not None
-    assert line.residual == 0.1
-
-
 def test_scores_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="2 low scores for 1 high ones"):
         Line.fit([0.1, 0.2], [0.3])

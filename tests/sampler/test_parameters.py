@@ -72,11 +72,6 @@ def test_neighbours_differ_in_one_parameter_and_lie_inside() -> None:
     assert sorted([*categorical[:, 0].tolist(), row[0]]) == [0, 1, 2]
 
 
-def test_neighbours_of_a_space_with_one_candidate_are_none() -> None:
-    space: dict[str, BaseDistribution] = {"only": IntDistribution(3, 3)}
-    assert neighbours(space, np.array([3.0]), GENERATOR).shape == (0, 1)
-
-
 def test_default_features_measure_numbers_by_share_and_choices_by_difference() -> None:
     rows = np.array([[0, 0, 8, 1, 1e-4, 0, 2], [1, 1, 64, 1000, 1e-2, 0.25, 2]], dtype=float)
     groups = default_features(SPACE, rows)

@@ -1,26 +1,28 @@
 """A finished run of a tiny backbone, made without a search."""
 
+import datetime
 import shutil
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+import pytest
 from bench import Bench
+from study_fixtures import make_settings, make_space
 from tiny_network import OWN, PX, make_data
-from torch import nn
 
-from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import inherit, validation_score
 from hwsearch.accuracy.training import Score
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.deploy.network_file import network_bytes
+from hwsearch.hardware.measure import machine_speed
+from hwsearch.hardware.measure.machine_speed import REFERENCE
+from hwsearch.hardware.measure.places import Place
+from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport
 from hwsearch.hardware.targets import load_profile
+from hwsearch.ship import verify
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
-from hwsearch.space.search_space import SearchSpace
-from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork, write_evidence
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
@@ -32,26 +34,8 @@ BASELINES: Final = (
     ("dense-fp32", FP32, "baseline_dense-fp32_tiny"),
     ("uniform-int8", INT8, "baseline_uniform-int8_tiny"),
 )
-
-
-def make_settings(**changes: Any) -> RunSettings:  # noqa: ANN401
-    space = SearchSpace.model_validate(
-        {
-            "schema_version": 1, "name": "small", "summary": "one own backbone",
-            "backbones": [OWN], "input_px": [PX], "pruning": {"ratios": [0.0, 0.5]}, "trials": 8,
-            "training": {"base_steps": 30, "rung_steps": [1, 2], "final_steps": 2,
-                         "batch_size": 16},
-        }
-    )  # fmt: skip
-    plain: dict[str, Any] = {
-        "target": "host", "budget_texts": ("50ms",), "confidence": 0.9, "data": "digits",
-        "space": space, "weights": "scratch",
-    }  # fmt: skip
-    return RunSettings.model_validate(plain | changes)
-
-
-def make_bench(settings: RunSettings, data: DataSet) -> Bench:
-    return Bench(settings, load_profile(settings.target), data)
+#: Folders of the networks of a run.
+KEYS: Final = ("trial_0000", "trial_0003", *(folder for _, _, folder in BASELINES))
 
 
 def candidates(bench: Bench) -> dict[int, Candidate]:
@@ -71,8 +55,11 @@ def candidates(bench: Bench) -> dict[int, Candidate]:
 
 def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
     """Write the folder of a finished run, with the weights of two trials and two baselines."""
-    settings, data = make_settings(**changes), make_data()
-    bench = make_bench(settings, data)
+    training = {"base_steps": 30, "rung_steps": [1, 2], "final_steps": 2, "batch_size": 16}
+    space = make_space(training=training)
+    settings = make_settings(budget_texts=("50ms",), space=space, **changes)
+    data = make_data()
+    bench = Bench(settings, load_profile(settings.target), data)
     chosen = candidates(bench)
     knobs = Knobs(backbone=OWN, input_px=PX)
     base = [(label, bench.pricing.backbones.uniform(knobs, bits)) for label, bits, _ in BASELINES]
@@ -111,7 +98,7 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
         ),
     ))  # fmt: skip
     write_trials(folder, records)
-    now = datetime.now(UTC)
+    now = datetime.datetime.now(datetime.UTC)
     write_run(
         folder, settings, bench.profile, command="made up", workers=1, fingerprint="0",
         data=data.describe(),
@@ -123,6 +110,43 @@ def write_finished_run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401
 def copied(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
+
+
+class FakeMeasure:
+    """``measure`` with given latencies; remembers how it was called."""
+
+    def __init__(self, latencies_ms: Mapping[str, float], noise: float = 0.5) -> None:
+        self.latencies_ms, self.noise = latencies_ms, noise
+        self.calls: list[dict[str, Any]] = []
+        self.reached: list[tuple[str, str | None]] = []
+
+    def reach(self, place: Place, *, runtime: str | None, threads: int) -> None:
+        self.reached.append((place.name, runtime))
+
+    def __call__(self, files: Mapping[str, Path], place: Place, **options: object) -> MeasureReport:
+        asked = [name for name in files if name != REFERENCE]
+        self.calls.append({"place": place.name, "files": asked, **options})
+        known = {REFERENCE: 1.0, **self.latencies_ms}
+        nets = tuple(
+            MeasuredNet(
+                name=name, latency_ms=known[name], minimum_ms=known[name],
+                round_latencies_ms=(known[name], known[name] * 1.001),
+            )
+            for name in files
+        )  # fmt: skip
+        return MeasureReport(
+            nets=nets, refused=(), noise_floor_percent=self.noise, drift_percent=None,
+            place=place.name, runtime="onnxruntime", runtime_version="1.32.0", device="a board",
+            cpu="a processor", cpu_features=(), power_mode=None, energy_boundary=None, threads=1,
+            rounds=20, runs=5, date=datetime.date(2026, 11, 27), kept_nets=0,
+            warnings=("the times are noisy",),
+        )  # fmt: skip
+
+
+def replace_measure(monkeypatch: pytest.MonkeyPatch, fake: Callable[..., MeasureReport]) -> None:
+    """In the two modules that time files."""
+    for module in (verify, machine_speed):
+        monkeypatch.setattr(module, "measure", fake)
 
 
 class Remembers(Silent):
@@ -143,7 +167,3 @@ class Remembers(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-def weights(module: nn.Module) -> Mapping[str, torch.Tensor]:
-    return module.state_dict()

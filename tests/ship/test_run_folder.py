@@ -2,22 +2,17 @@ import json
 from pathlib import Path
 
 import pytest
-from evidence_fixtures import verified
+from ship_fixtures import KEYS
 from tiny_network import OWN
 
 from hwsearch.errors import DataError, RunError
-from hwsearch.hardware.measure.kept import content_hash
-from hwsearch.report.verified import write_verified
-from hwsearch.ship.verify import write_new_front
 from hwsearch.study import run_folder
 from hwsearch.study.run_folder import chosen, open_run
 
 
 def test_run_when_opened_has_front_and_baselines(host_run: Path) -> None:
     run = open_run(host_run)
-    assert [model.key for model in run.models] == [
-        "trial_0000", "trial_0003", "baseline_dense-fp32_tiny", "baseline_uniform-int8_tiny",
-    ]  # fmt: skip
+    assert [model.key for model in run.models] == list(KEYS)
     assert [model.name for model in run.models] == [
         "trial 0", "trial 3", f"dense-fp32 of {OWN}", f"uniform-int8 of {OWN}",
     ]  # fmt: skip
@@ -73,46 +68,25 @@ def test_pictures_when_they_are_others_are_refused(
         ("3", ["trial_0003"]),
         ("trial_0003", ["trial_0003"]),
         ("baseline_uniform-int8_tiny", ["baseline_uniform-int8_tiny"]),
+        ("all", list(KEYS)),
     ],
 )
 def test_model_when_named_is_found(host_run: Path, text: str, keys: list[str]) -> None:
     assert [model.key for model in chosen(open_run(host_run), text)] == keys
 
 
-def test_models_when_all_are_wanted(host_run: Path) -> None:
-    assert len(chosen(open_run(host_run), "all")) == 4
-
-
-@pytest.fixture
-def front_run(host_run: Path) -> Path:
-    """The run after its files were scored; trial 3 is the pick."""
-    for model in open_run(host_run).models:
-        file = model.folder / "model.onnx"
-        file.write_bytes(model.key.encode())
-        accuracy = 0.95 if model.key == "trial_0003" else 0.9
-        write_verified(model.folder, verified(accuracy, 1.0, file_hash=content_hash(file)))
-    write_new_front(open_run(host_run))
-    return host_run
-
-
-def test_pick_when_wanted_is_that_of_the_front(front_run: Path) -> None:
-    [model] = chosen(open_run(front_run), "pick")
-    assert model.network.trial == json.loads((front_run / "front.json").read_text())["pick"] == 3
-
-
-def test_pick_when_it_is_a_baseline_is_that(front_run: Path) -> None:
-    front = json.loads((front_run / "front.json").read_text())
-    changed = front | {"pick": None, "baseline_pick": 1}
-    (front_run / "front.json").write_text(json.dumps(changed))
-    [model] = chosen(open_run(front_run), "pick")
+def test_pick_when_wanted_is_that_of_the_front_or_a_baseline(shipped_host: Path) -> None:
+    path = shipped_host / "front.json"
+    front = json.loads(path.read_text())
+    assert front["pick"] is not None
+    [model] = chosen(open_run(shipped_host), "pick")
+    assert model.network.trial == front["pick"]
+    path.write_text(json.dumps(front | {"pick": None, "baseline_pick": 1}))
+    [model] = chosen(open_run(shipped_host), "pick")
     assert model.name == f"uniform-int8 of {OWN}"
-
-
-def test_pick_when_there_is_none_says_what_there_is(front_run: Path) -> None:
-    front = json.loads((front_run / "front.json").read_text())
-    (front_run / "front.json").write_text(json.dumps(front | {"pick": None}))
+    path.write_text(json.dumps(front | {"pick": None, "baseline_pick": None}))
     with pytest.raises(RunError, match="has no pick; name a trial: 0, 3, baseline_dense"):
-        chosen(open_run(front_run), "pick")
+        chosen(open_run(shipped_host), "pick")
 
 
 def test_model_when_unknown_says_what_there_is(host_run: Path) -> None:

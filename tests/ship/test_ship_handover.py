@@ -7,20 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ship_fixtures import Remembers
 
 from hwsearch.accuracy.data.dataset import DataSet
-from hwsearch.bits import FP16, FP32, INT8, LayerBits
+from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.deploy.input_contract import InputContract
 from hwsearch.errors import RunError
 from hwsearch.hardware.runtimes import Family, runtime_facts
-from hwsearch.ship.export import ExportOptions, export_models
 from hwsearch.ship.handover.convert import conversion_text
 from hwsearch.ship.handover.python_scripts import onnxruntime_script, openvino_script
-from hwsearch.ship.handover.tensorrt import tensorrt_script, weak_options
+from hwsearch.ship.handover.tensorrt import tensorrt_script
 from hwsearch.ship.handover.write import write_handover
 from hwsearch.ship.trtexec_log import read_log
-from hwsearch.study.run_folder import open_run
 
 NAMES = ("red", 'it\'s "blue"', "grün\n", "$side {x}")
 
@@ -48,10 +45,8 @@ def test_python_script_when_read_is_python(script: object, baked: bool) -> None:
 
 
 @pytest.fixture
-def folder(host_run: Path, pictures: DataSet) -> Path:
-    run = open_run(host_run)
-    export_models(run, run.models, pictures, ExportOptions(), on_phase=Remembers().phase)
-    return host_run / "models" / "trial_0003"
+def folder(shipped: dict[str, Path]) -> Path:
+    return shipped["host"] / "models" / "trial_0003"
 
 
 @pytest.mark.parametrize("name", ["run_onnxruntime.py", "run_openvino.py"])
@@ -96,16 +91,6 @@ def test_python_script_when_run_without_a_picture_says_how(folder: Path) -> None
 MIXED = {"stem": INT8, "a.b": FP16, "c": FP32, "d, e": FP32}
 
 
-def test_weak_options_name_what_stays_in_fp32() -> None:
-    assert weak_options(MIXED) == [
-        "--int8", "--fp16", "--precisionConstraints=obey", "--layerPrecisions=c:fp32",
-    ]  # fmt: skip
-    assert weak_options({"a": INT8, "b": FP32}) == ["--int8"]
-    assert weak_options({"a": FP16}) == ["--fp16"]
-    assert weak_options({"a": FP32}) == []
-    assert weak_options({"a": LayerBits(8, 16), "b": LayerBits(4, 8)}) == ["--int8", "--fp16"]
-
-
 FAKE = """#!/bin/sh
 if [ "$1" = --help ]; then
     echo "&&&& RUNNING TensorRT.trtexec [TensorRT {version}] # trtexec"
@@ -144,9 +129,7 @@ def run_script(
     ("version", "said", "types"),
     [
         ("v8601", "8.6", "--int8 --fp16 --precisionConstraints=obey --layerPrecisions=c:fp32"),
-        ("v9300", "9.3", "--int8 --fp16 --precisionConstraints=obey --layerPrecisions=c:fp32"),
         ("v100300", "10.3", "--stronglyTyped"),
-        ("v101400", "10.14", "--stronglyTyped"),
         ("v110100] [b106", "11.1", ""),
         ("v11.1.0.106] [b48", "11.1", ""),
     ],
@@ -167,18 +150,12 @@ def test_tensorrt_script_when_run_gives_each_version_its_options(
     )
     assert len(loads) == 5
     assert all(load.startswith("--loadEngine=model.engine --useSpinWait") for load in loads)
-
-
-def test_tensorrt_script_when_run_writes_a_log_that_is_read(tmp_path: Path) -> None:
-    run_script(tmp_path, "v100300", tensorrt_script(contract(), MIXED))
     log = read_log(tmp_path / "trtexec.log")
-    assert log.medians_ms == (7.1,) * 5
-    assert (log.version, log.device) == ("10.3.0", "Orin")
+    assert (log.device, log.medians_ms) == ("Orin", (7.1,) * 5)
 
 
-@pytest.mark.parametrize("version", ["v8502", "v8201", "v7103"])
-def test_tensorrt_script_when_the_version_is_too_old_says_so(version: str, tmp_path: Path) -> None:
-    ended, calls = run_script(tmp_path, version, tensorrt_script(contract(), MIXED))
+def test_tensorrt_script_when_the_version_is_too_old_says_so(tmp_path: Path) -> None:
+    ended, calls = run_script(tmp_path, "v8502", tensorrt_script(contract(), MIXED))
     assert ended.returncode == 3
     assert "is too old for this file; 8.6 or later is needed" in ended.stderr
     assert calls == []
@@ -210,18 +187,6 @@ def test_tensorrt_script_when_there_is_no_tool_says_so(tmp_path: Path) -> None:
     assert "trtexec was not found; give its path" in ended.stderr
 
 
-def test_tensorrt_script_when_the_tool_is_another_says_so(tmp_path: Path) -> None:
-    script, tool = tmp_path / "build_tensorrt.sh", tmp_path / "tool"
-    script.write_text(tensorrt_script(contract(), MIXED))
-    tool.write_text("#!/bin/sh\necho something else\n")
-    tool.chmod(0o755)
-    ended = subprocess.run(
-        ["sh", str(script), str(tool)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 3
-    assert "does not say its version" in ended.stderr
-
-
 def test_tensorrt_script_when_the_batch_is_open_gives_its_shape() -> None:
     text = tensorrt_script(contract(batch=None), MIXED)
     assert text.count("--shapes=picture:1x3x16x16") == 2
@@ -247,11 +212,9 @@ def test_conversion_says_what_is_not_known(family: Family, baked: bool) -> None:
     ("runtime", "names"),
     [
         ("ONNX Runtime 1.x", {"run_onnxruntime.py", "run_openvino.py"}),
-        ("OpenVINO 2026.4", {"run_onnxruntime.py", "run_openvino.py"}),
         ("TensorRT 10.3", {"run_onnxruntime.py", "build_tensorrt.sh"}),
         ("TFLite 2.7.1", {"run_onnxruntime.py", "CONVERT.md"}),
         ("TFLite Edge TPU delegate", {"run_onnxruntime.py", "CONVERT.md"}),
-        ("Arm NN 22.11", {"run_onnxruntime.py", "CONVERT.md"}),
     ],
 )
 def test_handover_when_written_is_that_of_the_runtime(

@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from ship_fixtures import Remembers
+from ship_fixtures import KEYS, Remembers
 from tiny_network import PX
 
 from hwsearch.accuracy.data.dataset import DataSet, Split
@@ -15,27 +17,27 @@ from hwsearch.errors import DataError, HostError, RunError
 from hwsearch.ship import scorer
 from hwsearch.ship.export import ExportOptions, export_models
 from hwsearch.ship.scoring import RefusedFile, score_files
-from hwsearch.study.run_folder import open_run
+from hwsearch.study.run_folder import chosen, open_run
 
 
-@pytest.fixture
-def files(host_run: Path, pictures: DataSet) -> dict[str, Path]:
-    run = open_run(host_run)
-    export_models(run, run.models, pictures, ExportOptions(), on_phase=Remembers().phase)
-    return {model.key: model.folder / "model.onnx" for model in run.models}
+@pytest.fixture(scope="session")
+def files(shipped: dict[str, Path]) -> dict[str, Path]:
+    return {key: shipped["host"] / "models" / key / "model.onnx" for key in KEYS}
 
 
 def test_files_when_scored_are_as_accurate_as_the_networks(
-    files: dict[str, Path], pictures: DataSet, host_run: Path
+    files: dict[str, Path], pictures: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     asked: list[str] = []
     scores = score_files(files, pictures, threads=1, on_file=asked.append)
+    assert list(tmp_path.iterdir()) == [], "it leaves nothing behind"
     assert asked == list(scores) == list(files)
-    for model in open_run(host_run).models:
-        score = scores[model.key]
+    for key, file in files.items():
+        score = scores[key]
         assert isinstance(score, Score)
         assert score.total == 30
-        network = load_network(model.folder / "model.safetensors")[0]
+        network = load_network(file.with_name("model.safetensors"))[0]
         of_module = evaluate(network, pictures.at(PX).test, pictures)
         # Integer kernels round outputs where the module does not.
         assert abs(score.accuracy - of_module.accuracy) <= 2 / 30 + 1e-9
@@ -44,13 +46,14 @@ def test_files_when_scored_are_as_accurate_as_the_networks(
 def test_file_when_it_normalizes_by_itself_scores_the_same(
     host_run: Path, pictures: DataSet, files: dict[str, Path]
 ) -> None:
-    plain = score_files(files, pictures, threads=1)
-    run = open_run(host_run)
-    options = ExportOptions(bake=True, dynamic_batch=True)
-    export_models(run, run.models, pictures, options, on_phase=Remembers().phase)
-    baked = score_files(files, pictures, threads=1)
     key = "baseline_dense-fp32_tiny"
-    assert baked[key] == plain[key]
+    run = open_run(host_run)
+    [model] = chosen(run, key)
+    options = ExportOptions(bake=True, dynamic_batch=True)
+    export_models(run, [model], pictures, options, on_phase=Remembers().phase)
+    both = {"baked": model.folder / "model.onnx", "plain": files[key]}
+    scores = score_files(both, pictures, threads=1)
+    assert scores["baked"] == scores["plain"]
 
 
 def test_files_when_there_are_other_sides_are_scored_at_their_own(
@@ -165,18 +168,6 @@ def test_scorer_when_there_is_no_room_says_so(
         score_files(files, pictures, threads=1)
 
 
-def test_scorer_when_it_ends_leaves_nothing_behind(
-    files: dict[str, Path], pictures: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tempfile
-
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    score_files(files, pictures, threads=1)
-    assert list(place.iterdir()) == []
-
-
 def test_file_of_others_is_refused(tmp_path: Path, pictures: DataSet) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(RunError, match="is no ONNX file of hwsearch"):
@@ -188,8 +179,6 @@ def test_scorer_imports_neither_torch_nor_the_rest(tmp_path: Path) -> None:
         "import sys; import hwsearch.ship.scorer; import json; "
         "print(json.dumps([m for m in sys.modules if m.startswith(('torch', 'hwsearch'))]))"
     )
-    import subprocess
-
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(ended.stdout)
     assert set(loaded) == {"hwsearch", "hwsearch.ship", "hwsearch.ship.scorer"}

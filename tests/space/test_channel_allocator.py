@@ -81,13 +81,6 @@ def test_higher_ratio_never_keeps_more_in_any_group(
         assert all(high[name] <= low[name] for name in low)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(groups(), st.sampled_from(SPREADS))
-def test_ratio_of_nothing_keeps_all(made: list[ChannelGroup], spread: float) -> None:
-    kept = allocate_channels(made, even(0.0), spread)
-    assert kept == {member.name: member.channels for member in made}
-
-
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(groups(smallest=40), st.sampled_from([0.1, 0.25, 0.5, 0.75]), st.sampled_from(SPREADS[1:]))
 def test_stage_loses_about_its_ratio(made: list[ChannelGroup], ratio: float, spread: float) -> None:
@@ -151,16 +144,6 @@ def test_even_spread_rounds_to_blocks(channels: int, ratio: float, kept: int) ->
     assert allocate_channels([group(channels=channels)], even(ratio), 0.0) == {"g": kept}
 
 
-def test_even_spread_ignores_importance() -> None:
-    made = [group("low", 64, [0.1] * 32 + [1.0] * 32), group("high", 64, [5.0] * 64)]
-    assert allocate_channels(made, even(0.5), 0.0) == {"low": 32, "high": 32}
-
-
-def test_minimum_holds_in_whole_blocks() -> None:
-    assert allocate_channels([group(minimum=33)], even(0.9), 0.0) == {"g": 40}
-    assert allocate_channels([group(minimum=64)], even(0.9), 0.0) == {"g": 64}
-
-
 def test_each_stage_has_its_own_ratio() -> None:
     made = [group(f"s{stage}", stage=stage) for stage in (4, 2, 1, 3)]
     kept = allocate_channels(made, (0.0, 0.25, 0.5, 0.75), 0.0)
@@ -207,9 +190,11 @@ def test_full_spread_takes_the_unimportant_first() -> None:
 def test_full_spread_takes_at_most_twice_the_ratio() -> None:
     made = [
         group("uneven", 128, [0.01] * 120 + [99.0] * 8),
-        group("even", 128, [1.0] * 128),
+        *(group(name, 128, [1.0] * 128) for name in ("one", "other")),
     ]
-    assert allocate_channels(made, even(0.25), 1.0) == {"uneven": 64, "even": 128}
+    # A quarter of all three is 96; the uneven one would lose all of it.
+    expected = {"uneven": 64, "one": 112, "other": 112}
+    assert allocate_channels(made, even(0.25), 1.0) == expected
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 1e-320, 1e300])
@@ -218,20 +203,7 @@ def test_equal_importances_lose_equal_shares(value: float) -> None:
     assert allocate_channels(made, even(0.5), 1.0) == {"a": 32, "b": 48}
 
 
-def test_other_stages_do_not_share_the_threshold() -> None:
-    made = [group("a", 64, [0.0] * 63 + [1.0], stage=1), group("b", 64, stage=2)]
-    assert allocate_channels(made, (0.0, 0.5, 0.0, 0.0), 1.0) == {"a": 64, "b": 32}
-
-
 # --- blocks
-
-
-@pytest.mark.parametrize(
-    ("channels", "granularity", "size"),
-    [(64, 8, 8), (16, 8, 8), (15, 8, 2), (31, 16, 4), (24, 32, 4), (8, 8, 2), (7, 8, 1), (1, 8, 1)],
-)
-def test_small_groups_have_smaller_blocks(channels: int, granularity: int, size: int) -> None:
-    assert block(group(channels=channels, granularity=granularity)) == size
 
 
 @settings(deadline=None, derandomize=True)
@@ -277,7 +249,3 @@ def test_odd_call_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         allocate_channels(made, ratios, spread)
-
-
-def test_no_groups_keep_nothing() -> None:
-    assert allocate_channels([], even(0.5), 0.5) == {}

@@ -1,18 +1,11 @@
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from pydantic import ValidationError
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.errors import FileModelError, SpaceError
-from hwsearch.files import packaged_folder
 from hwsearch.space.search_space import (
-    SCHEMA_VERSION,
     SearchSpace,
     apply_settings,
     list_spaces,
@@ -20,8 +13,6 @@ from hwsearch.space.search_space import (
 )
 
 Write = Callable[..., Path]
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGED = sorted(packaged_folder("search_spaces").glob("*.yaml"))
 
 SMALL = """\
 schema_version: 1
@@ -55,64 +46,15 @@ def small(written: Write) -> SearchSpace:
     return load_space(written(SMALL))
 
 
-# --- the packaged spaces
-
-
-def test_packaged_spaces_are_found() -> None:
-    assert [path.stem for path in PACKAGED] == ["edge", "mobile", "tiny"]
-
-
-@pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
-def test_packaged_space_is_named_as_its_file(path: Path) -> None:
-    assert load_space(path).name == path.stem
-
-
-@pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
-def test_packaged_space_opens_with_its_command(path: Path) -> None:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("# hwsearch run --target jetson --budget ")
-    assert path.stem == "tiny" or f"--space {path.stem}" in first
-
-
-def test_packaged_spaces_hold_twelve_names_of_six_families() -> None:
-    names = {backbone.name for path in PACKAGED for backbone in load_space(path).backbones}
-    families = {name.split("_")[0].rstrip("0123456789t") for name in names}
-    assert len(names) >= 12
-    assert len(families) >= 6
-
-
 # --- reading
 
 
-def test_short_form_is_a_name(small: SearchSpace) -> None:
-    assert small.backbones[0].name == "resnet18"
-    assert small.backbones[0].stem_stride is None
-
-
-def test_lists_are_ascending_whatever_the_file_says(small: SearchSpace) -> None:
+def test_lists_are_ascending_and_left_out_keys_have_defaults(small: SearchSpace) -> None:
     assert small.input_px == (32, 48)
     assert small.pruning.ratios == (0.0, 0.5)
-
-
-def test_left_out_keys_have_defaults(small: SearchSpace) -> None:
     assert small.weight_bits == small.activation_bits == "target"
     assert small.training.rung_steps == (30, 100)
     assert small.trials == 100
-
-
-def test_space_is_frozen(small: SearchSpace) -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        small.trials = 3  # type: ignore[misc]
-
-
-def test_space_survives_json(small: SearchSpace) -> None:
-    text = json.dumps(small.model_dump(mode="json"))
-    assert SearchSpace.model_validate(json.loads(text)) == small
-
-
-def test_function_is_a_backbone(written: Write) -> None:
-    space = load_space(written(SMALL.replace("resnet18", "my_nets.small:build")))
-    assert space.backbones[0].name == "my_nets.small:build"
 
 
 def test_choices_are_any_json(written: Write) -> None:
@@ -142,7 +84,6 @@ def test_backbone_is_found_by_name(small: SearchSpace) -> None:
         ("summary: one", "sumary: x\nsummary: one", 3, "sumary: unknown key"),
         ("- resnet18", "- resnet81", 5, "no model 'resnet81'"),
         ("- resnet18", "- resnet18\n  - name: resnet18", 6, "'resnet18' is given twice"),
-        ("- resnet18", "- name: resnet18\n    stem: 1", 6, "unknown key"),
         ("- resnet18", "- name: resnet18\n    stem_stride: 0", 6, "greater than or equal to 1"),
         ("- resnet18", "- 'my nets:build'", 5, "not of the form package.module:function"),
         ("- resnet18", "- name: resnet18\n    weights: a.pth", 6, "not a local safetensors file"),
@@ -173,20 +114,14 @@ def test_backbone_is_found_by_name(small: SearchSpace) -> None:
         ("[48, 32]", "[]", 6, "the list is empty"),
         ("[48, 32]", "[48,\n 7]", 7, "greater than or equal to 8"),
         ("[48, 32]", "[48,\n 1025]", 7, "less than or equal to 1024"),
-        ("[48, 32]", "[48,\n 32.5]", 7, "valid integer"),
         ("[48, 32]", "[48,\n '32']", 7, "valid integer"),
-        ("[48, 32]", "[48,\n true]", 7, "valid integer"),
         ("[48, 32]", "[48,\n 48]", 7, "48 is given twice"),
         ("[48, 32]", "48", 6, "valid tuple"),
         ("[0.5, 0.0]", "[0.5]", 8, "0.0 must be one of the ratios"),
         ("[0.5, 0.0]", "[0.0,\n 0.95]", 9, "less than or equal to 0.9"),
-        ("[0.5, 0.0]", "[0.0,\n -0.1]", 9, "greater than or equal to 0"),
         ("[0.5, 0.0]", "[0.0,\n .nan]", 9, "finite number"),
         ("[0.5, 0.0]", "[0.0,\n 0]", 9, "0 is given twice"),
         ("pruning:", "weight_bits: [8,\n 9]\npruning:", 8, "9 are bits that no target runs"),
-        ("pruning:", "weight_bits: [8,\n 8]\npruning:", 8, "8 is given twice"),
-        ("pruning:", "weight_bits: []\npruning:", 7, "the list is empty"),
-        ("pruning:", "weight_bits: 8\npruning:", 7, "write 'target'"),
         ("pruning:", "weight_bits: all\npruning:", 7, "write 'target'"),
         (
             "pruning:",
@@ -197,7 +132,6 @@ def test_backbone_is_found_by_name(small: SearchSpace) -> None:
         ("pruning:", "trials: 0\npruning:", 7, "greater than or equal to 1"),
         ("pruning:", "training: {rung_steps: [9, 9]}\npruning:", 7, "does not climb"),
         ("pruning:", "training: {rung_steps: [9]}\npruning:", 7, "rung_steps"),
-        ("pruning:", "training: {epochs: 9}\npruning:", 7, "unknown key"),
     ],
 )
 def test_mistake_is_reported_on_its_line(
@@ -221,17 +155,7 @@ def test_all_mistakes_are_reported_at_once(written: Write) -> None:
     assert lines == [1, 2, 5, 6, 6, 6, 8]
 
 
-def test_mapping_with_odd_keys_is_reported(written: Write) -> None:
-    text = SMALL.replace("- resnet18", "- {1: a, b: 2}\n  - [resnet18]")
-    with pytest.raises(FileModelError, match="unknown key"):
-        load_space(written(text))
-
-
 # --- finding
-
-
-def test_path_is_read_as_given(written: Write) -> None:
-    assert load_space(written(SMALL, "deep/other.yml")).name == "small"
 
 
 def test_nearest_folder_wins(written: Write, tmp_path: Path) -> None:
@@ -240,10 +164,6 @@ def test_nearest_folder_wins(written: Write, tmp_path: Path) -> None:
     written(SMALL.replace("one network", "of the project"), "search_spaces/tiny.yaml")
     assert load_space("tiny").summary == "of the project"
     assert list_spaces()["tiny"] == tmp_path / "search_spaces" / "tiny.yaml"
-
-
-def test_packaged_spaces_are_listed_by_name(written: Write) -> None:
-    assert list(list_spaces()) == ["edge", "mobile", "tiny"]
 
 
 def test_unknown_name_lists_the_known(written: Write) -> None:
@@ -266,16 +186,6 @@ def test_weights_are_found_beside_the_space(written: Write, tmp_path: Path) -> N
         load_space(path)
     (tmp_path / "spaces" / "w.safetensors").touch()
     assert load_space(path).backbones[0].weights == str(tmp_path / "spaces" / "w.safetensors")
-
-
-def test_mistakes_are_found_without_torch(written: Write) -> None:
-    code = (
-        "import sys\nfrom hwsearch.space.search_space import load_space\n"
-        "try:\n    load_space(sys.argv[1])\nexcept ValueError:\n"
-        "    sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
-    )
-    path = written(SMALL.replace("resnet18", "resnet81"))
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60, cwd=ROOT)
 
 
 # --- bits
@@ -311,7 +221,6 @@ def test_space_admits_its_bits(
         ("input_px", "64, 32", ("input_px",), (32, 64)),
         ("ratios", "0,0.5,0.25", ("pruning", "ratios"), (0.0, 0.25, 0.5)),
         ("weight_bits", "8,4", ("weight_bits",), (4, 8)),
-        ("weight_bits", "8", ("weight_bits",), (8,)),
         ("activation_bits", "target", ("activation_bits",), "target"),
         ("base_steps", "10", ("training", "base_steps"), 10),
         ("rung_steps", "5,20", ("training", "rung_steps"), (5, 20)),
@@ -330,10 +239,6 @@ def test_setting_changes_its_value_only(
     assert changed == SearchSpace.model_validate(expected)
 
 
-def test_no_settings_change_nothing(small: SearchSpace) -> None:
-    assert apply_settings(small, {}) == small
-
-
 def test_known_backbone_keeps_its_stem_and_new_one_has_its_own() -> None:
     changed = apply_settings(load_space("tiny"), {"backbones": "resnet18,lcnet_050"})
     strides = {backbone.name: backbone.stem_stride for backbone in changed.backbones}
@@ -349,10 +254,7 @@ def test_known_backbone_keeps_its_stem_and_new_one_has_its_own() -> None:
         ({"ratios": ""}, "--set ratios=: the list is empty"),
         ({"input_px": "32,abc"}, "--set input_px=32,abc: .*valid integer"),
         ({"weight_bits": "64"}, "--set weight_bits=64: 64 are bits that no target runs"),
-        ({"weight_bits": "4.5"}, "--set weight_bits=4.5: .*valid integer"),
         ({"rung_steps": "30,20"}, "does not climb"),
-        ({"rung_steps": "30"}, "--set rung_steps=30: "),
-        ({"trials": "many"}, "--set trials=many: .*valid integer"),
         ({"backbones": "resnet18,resnet81"}, "no model 'resnet81'"),
         ({"backbones": "resnet18,resnet18"}, "'resnet18' is given twice"),
         ({"trials": "0", "batch_size": "0"}, "--set batch_size=0: .*; --set trials=0: "),
@@ -371,9 +273,3 @@ def test_setting_is_blamed_when_another_value_no_longer_fits(small: SearchSpace)
     space = SearchSpace.model_validate(data)
     with pytest.raises(SpaceError, match=r"^activation_bits: weights of \[16\] bits need"):
         apply_settings(space, {"weight_bits": "16"})
-
-
-def test_schema_version_is_what_the_files_say() -> None:
-    assert {yaml.safe_load(path.read_text())["schema_version"] for path in PACKAGED} == {
-        SCHEMA_VERSION
-    }

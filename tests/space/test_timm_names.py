@@ -5,19 +5,7 @@ from pathlib import Path
 import pytest
 
 from hwsearch.errors import BackboneError, HostError
-from hwsearch.space.timm_names import check_timm_name, split_tag, timm_names
-
-
-def test_names_hold_the_backbones_of_every_family() -> None:
-    assert {"resnet10t", "mobilenetv4_conv_small", "regnetx_002", "convnext_atto"} <= timm_names()
-
-
-def test_names_are_read_without_importing_timm() -> None:
-    code = (
-        "import sys; from hwsearch.space.timm_names import timm_names; timm_names();"
-        "sys.exit('timm' in sys.modules or 'torch' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+from hwsearch.space.timm_names import check_timm_name, timm_names
 
 
 @pytest.mark.slow
@@ -33,31 +21,9 @@ def test_names_are_those_of_the_registry() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("resnet18", ("resnet18", None)),
-        ("resnet10t.c3_in1k", ("resnet10t", "c3_in1k")),
-        ("resnet18.", ("resnet18", "")),
-    ],
-)
-def test_tag_is_split(name: str, parts: tuple[str, str | None]) -> None:
-    assert split_tag(name) == parts
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet10t.c3_in1k"])
-def test_known_name_passes(name: str) -> None:
-    check_timm_name(name)
-
-
 def test_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(BackboneError, match=r"no model 'mobilenet_v2_100'.*'mobilenetv2_100'"):
         check_timm_name("mobilenet_v2_100")
-
-
-def test_name_far_from_all_is_refused_without_a_hint() -> None:
-    with pytest.raises(BackboneError, match=r"no model '#####'\. Give a name"):
-        check_timm_name("#####")
 
 
 def test_empty_tag_is_refused() -> None:
