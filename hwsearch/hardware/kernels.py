@@ -63,7 +63,7 @@ class KernelDesc:
         bits: what the layer is asked to run in; for kinds without weights what its input is in.
         curved: an activation other than a clip (ReLU, ReLU6) was fused, which integers cannot
             leave to saturation: hard-swish, SiLU, GELU.
-        stage: 1 to 4, by resolution (see ``hwsearch.nets.trace``).
+        stage: 1 to 4, by resolution (see ``hwsearch.hardware.fuser``).
     """
 
     name: str
