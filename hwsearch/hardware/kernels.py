@@ -33,8 +33,10 @@ class KernelKind(StrEnum):
     @property
     def number(self) -> int:
         """Position in this list, for arrays."""
-        return list(KernelKind).index(self)
+        return _NUMBERS[self]
 
+
+_NUMBERS = {kind: number for number, kind in enumerate(KernelKind)}
 
 #: The kinds that hold weights, and so can be given bits of their own.
 WEIGHTED_KINDS = frozenset(
