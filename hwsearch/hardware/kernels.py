@@ -33,8 +33,10 @@ class KernelKind(StrEnum):
     @property
     def number(self) -> int:
         """Position in this list, for arrays."""
-        return list(KernelKind).index(self)
+        return _NUMBERS[self]
 
+
+_NUMBERS = {kind: number for number, kind in enumerate(KernelKind)}
 
 #: The kinds that hold weights, and so can be given bits of their own.
 WEIGHTED_KINDS = frozenset(
@@ -63,7 +65,7 @@ class KernelDesc:
         bits: what the layer is asked to run in; for kinds without weights what its input is in.
         curved: an activation other than a clip (ReLU, ReLU6) was fused, which integers cannot
             leave to saturation: hard-swish, SiLU, GELU.
-        stage: 1 to 4, by resolution (see ``hwsearch.nets.trace``).
+        stage: 1 to 4, by resolution (see ``hwsearch.hardware.fuser``).
     """
 
     name: str

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from hwsearch.hardware.kernel_table import Floats, KernelTable
-from hwsearch.hardware.learned.terms import TERMS
+from hwsearch.hardware.rates import TERMS
 
 #: Terms by part; the parts are those of floats, then those of integers, behind the overhead.
 _OF_PART: Final = {

@@ -47,6 +47,7 @@ class Node:
         op: with its domain, where that is not ONNX's own ("com.microsoft::FusedConv").
         inputs: names of tensors; "" for an optional input that is left out.
         outputs: names of tensors.
+        spelled: stands for several nodes that compute one function of one tensor.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    spelled: bool = False
 
     @property
     def label(self) -> str:

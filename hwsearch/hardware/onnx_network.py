@@ -1,60 +1,27 @@
-"""From an ONNX file to fused kernels, by the same conventions as ``hwsearch.nets.trace``.
+"""From an ONNX file to its fused kernels.
 
-Batch normalization, activation and one residual add go into the convolution or product before
-them; whatever else reads and writes memory is a kernel of its own. Q/DQ pairs are no kernels: they
-say in which bits their neighbours run.
+The nodes of the file are put into the words of ``hwsearch.hardware.fuser``, which fuses them. Q/DQ
+pairs are no kernels: they say in which bits their neighbours run.
 
 Two things only files have: an activation that the exporter spelled out (``x * sigmoid(x)``) is one
-operation again, and data that was transposed is copied where a reshape needs it in order.
+operation again, and data that was transposed is put in order where a reshape needs it, which torch
+records as an operation of its own.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hwsearch.bits import LayerBits
 from hwsearch.errors import BackboneError
-from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelDesc, KernelKind, NetworkDesc
-from hwsearch.hardware.onnx_graph import Node, OnnxGraph, Shape, read_graph
-from hwsearch.hardware.onnx_spelled import POINTWISE, SPELLED_NORM, with_whole_activations
+from hwsearch.hardware.fuser import Op, Shape, fuse
+from hwsearch.hardware.kernels import NetworkDesc
+from hwsearch.hardware.onnx_graph import Node, OnnxGraph, read_graph
+from hwsearch.hardware.onnx_spelled import SPELLED_NORM, with_whole_activations
+from hwsearch.hardware.operators import ONNX, VIEW_KINDS, OpKind
 
-_POOLINGS: Final = frozenset(
-    {
-        "AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool",
-        "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Resize",
-        "Upsample",
-    }
-)  # fmt: skip
-_NORMS: Final = frozenset(
-    {
-        "GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization",
-        "LpNormalization", "MeanVarianceNormalization", "RMSNormalization",
-    }
-)  # fmt: skip
-_PLAIN: Final = {
-    **dict.fromkeys(("Softmax", "LogSoftmax"), KernelKind.SOFTMAX),
-    **dict.fromkeys(_POOLINGS, KernelKind.POOLING),
-    **dict.fromkeys(_NORMS, KernelKind.NORM),
-    **dict.fromkeys(("Concat", "DepthToSpace", "SpaceToDepth", "Tile"), KernelKind.COPY),
-}
-#: Outputs that share the data of their input, or are another notation of it.
-_VIEWS: Final = frozenset(
-    {
-        "DequantizeLinear", "Dropout", "Expand", "Flatten", "Gather", "Identity", "QuantizeLinear",
-        "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-#: Arithmetic that is no activation, and activations that the saturation of integers replaces.
-_STRAIGHT: Final = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Relu", "Clip"})
 _RESHAPES: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-_KNOWN: Final = frozenset(
-    {*POINTWISE, *_PLAIN, *_VIEWS, "BatchNormalization", "Cast", "Conv", "Gemm", "MatMul", "Pad"}
-)
-_FUSING: Final = WEIGHTED_KINDS | {KernelKind.MATMUL, KernelKind.NORM, KernelKind.ELEMENTWISE}
-
 _FLOAT_BITS: Final = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16}
 _INTEGER_BITS: Final = {"INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 
@@ -76,441 +43,217 @@ def read_onnx(path: Path, *, input_px: int | None = None) -> NetworkDesc:
             operator or an element type without a cost model.
         HostError: the package ``onnx`` is not installed.
     """
-    graph = read_graph(path, input_px=input_px, known=_KNOWN)
-    return _Fuser(path, graph).network()
+    graph = read_graph(path, input_px=input_px, known=frozenset(ONNX))
+    reader = _Reader(path, graph)
+    for node in with_whole_activations(graph):
+        reader.add(node)
+    fused = fuse(
+        reader.ops,
+        picture=graph.picture,
+        picture_shape=graph.shapes[graph.picture],
+        picture_axis=graph.picture_axis,
+        outputs=sorted(graph.outputs),
+    )
+    if not fused.kernels:
+        raise BackboneError(f"{path} computes nothing that takes time; export it again")
+    dense = {kernel.name: kernel.out_channels for kernel in fused.kernels}
+    kernels = [
+        replace(kernel.describe(dense, dense), bits=reader.bits(at))
+        for kernel, at in zip(fused.kernels, fused.started_by, strict=True)
+    ]
+    return NetworkDesc(name=graph.name, input_px=graph.input_px, kernels=tuple(kernels))
 
 
-@dataclass(kw_only=True)
-class _Kernel:
-    """A kernel that may still take in what follows it."""
-
-    name: str
-    kind: KernelKind
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    groups: int = 1
-    in_size: tuple[int, int]
-    out_size: tuple[int, int]
-    macs: int = 0
-    input_elements: int
-    output_elements: int
-    weight_elements: int = 0
-    bits: LayerBits
-    downsampling: int
-    has_bias: bool = False
-    has_residual: bool = False
-    has_batch_norm: bool = False
-    curved: bool = False
-
-    @property
-    def weighted(self) -> bool:
-        return self.kind in WEIGHTED_KINDS
-
-    def described(self, stage: int) -> KernelDesc:
-        return KernelDesc(
-            name=self.name,
-            kind=self.kind,
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            groups=self.groups,
-            in_size=self.in_size,
-            out_size=self.out_size,
-            macs=self.macs,
-            input_elements=self.input_elements,
-            output_elements=self.output_elements,
-            weight_elements=self.weight_elements,
-            bits=self.bits,
-            curved=self.curved,
-            stage=stage,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Value:
-    """What is known of a tensor.
+class _Reader:
+    """Nodes of a file as operations.
 
     Attributes:
-        kernel: the one that wrote it; -1 for the picture.
-        strides: in elements, as views leave them; they decide which reshape must copy.
-        channel_axis: None where channels are spread over several axes.
-        downsampling: of the picture, so far.
-        integer_bits: of a tensor that was dequantized; None for floating point.
+        ops: so far.
+        nodes: for each the one that it comes from.
+        integer_bits: of the tensors that were dequantized.
+        strides: of the tensors in elements, as views leave them; they decide which reshape must
+            copy.
     """
-
-    kernel: int
-    shape: Shape
-    strides: Shape
-    channel_axis: int | None
-    downsampling: int = 1
-    integer_bits: int | None = None
-
-
-class _Fuser:
-    """Walks the nodes once; each is a view, joins the kernel before it, or starts one."""
 
     def __init__(self, path: Path, graph: OnnxGraph) -> None:
         self.path = path
         self.graph = graph
-        self.nodes = with_whole_activations(graph)
-        self.kernels: list[_Kernel] = []
-        self.values: dict[str, _Value] = {}
-        self.names: Counter[str] = Counter()
-        self.through, self.uses = self._count_uses()
+        self.ops: list[Op] = []
+        self.nodes: list[Node] = []
+        self.integer_bits: dict[str, int] = {}
+        self.strides = {graph.picture: _contiguous(graph.shapes[graph.picture])}
 
-    def network(self) -> NetworkDesc:
-        """Fuse the whole graph."""
-        shape = self.graph.shapes[self.graph.picture]
-        self.values[self.graph.picture] = _Value(
-            kernel=-1,
-            shape=shape,
-            strides=_contiguous(shape),
-            channel_axis=self.graph.picture_axis,
-        )
-        for node in self.nodes:
-            value = self._value(node)
+    def add(self, node: Node) -> None:
+        """Take in the next node of the graph, as one operation or two.
+
+        Raises:
+            BackboneError: the node is of a form that has no cost model.
+        """
+        op = self._op(node)
+        if op.kind in VIEW_KINDS:
+            source, target = self.graph.activations(node)[0], node.outputs[0]
+            strides = self._strides(node, op, self.strides[source])
+            if strides is None:
+                copy = f"{source} in the order of {target}"
+                in_order = replace(op, kind=OpKind.CLONE, outputs=(copy,), shape=op.in_shapes[0])
+                self._note(in_order, node)
+                op = replace(op, inputs=(copy,))
+                strides = _contiguous(op.shape)
+            self.strides.update(dict.fromkeys(node.outputs, strides))
+            bits = self.integer_bits.get(source)
+            if node.op == "DequantizeLinear":
+                bits = self._read_integer_bits(node, node.inputs[0])
+            if bits is not None and node.op not in {"QuantizeLinear", "Cast"}:
+                self.integer_bits.update(dict.fromkeys(node.outputs, bits))
+        else:
             for name in node.outputs:
-                # The parts of a split differ in nothing but their shapes.
-                self.values[name] = replace(value, shape=self.graph.shapes.get(name, value.shape))
-        if not self.kernels:
-            raise BackboneError(f"{self.path} computes nothing that takes time; export it again")
-        stages = _stages(self.kernels)
-        return NetworkDesc(
-            name=self.graph.name,
-            input_px=self.graph.input_px,
-            kernels=tuple(map(_Kernel.described, self.kernels, stages)),
-        )
+                self.strides[name] = _contiguous(self.graph.shapes.get(name, ()))
+        self._note(op, node)
 
-    def _count_uses(self) -> tuple[dict[str, str], Counter[str]]:
-        """The tensor behind every view, and how many nodes read it."""
-        through = {self.graph.picture: self.graph.picture}
-        uses: Counter[str] = Counter()
-        for node in self.nodes:
-            sources = [through[name] for name in self.graph.activations(node)]
-            if node.op in _VIEWS:
-                through.update(dict.fromkeys(node.outputs, sources[0]))
-            else:
-                through.update((name, name) for name in node.outputs)
-                uses.update(set(sources))
-        uses.update(through[name] for name in self.graph.outputs if name in through)
-        return through, uses
+    def bits(self, at: int) -> LayerBits:
+        """Of the kernel that an operation began with.
 
-    def _value(self, node: Node) -> _Value:
-        if node.op in _VIEWS:
-            return self._view(node)
-        if node.op in POINTWISE:
-            return self._pointwise(node)
-        if node.op == SPELLED_NORM:
-            return self._spelled_norm(node)
-        if node.op in _PLAIN:
-            weights = self._weight_elements(node) if node.op in _NORMS else 0
-            return self._plain(node, _PLAIN[node.op], weights)
-        match node.op:
-            case "Conv":
-                return self._convolution(node)
-            case "Gemm" | "MatMul":
-                return self._product(node)
-            case "BatchNormalization":
-                return self._batch_norm(node)
-            case "Cast":
-                return self._cast(node)
-            case "Pad":
-                return self._pad(node)
-        raise AssertionError(f"{node.op} is known and has no case")
-
-    # -- nodes without a kernel of their own -----------------------------------------------------
-
-    def _view(self, node: Node) -> _Value:
-        source = self._source(node)
-        shape = self.graph.shapes[node.outputs[0]]
-        if node.op in {"Identity", "Dropout"}:
-            return source
-        if node.op == "QuantizeLinear":
-            return replace(source, integer_bits=None)
-        if node.op == "DequantizeLinear":
-            return replace(source, integer_bits=self._integer_bits(node, node.inputs[0]))
-        if node.op == "Transpose":
-            return self._transposed(node, source)
-        if node.op in _RESHAPES:
-            return self._reshaped(node, source)
-        if node.op == "Gather":
-            return self._gathered(node, source)
-        strides = source.strides
-        if node.op == "Expand":
-            strides = _expanded(source, shape)
-        axis = _axis_after_view(source, shape)
-        return replace(source, shape=shape, strides=strides, channel_axis=axis)
-
-    def _transposed(self, node: Node, source: _Value) -> _Value:
-        rank = len(source.shape)
-        order = [int(at) % rank for at in node.attributes.get("perm", range(rank)[::-1])]
-        shape = tuple(source.shape[at] for at in order)
-        axis = None if source.channel_axis is None else order.index(source.channel_axis)
-        moves = len(shape) == 4 and sum(size > 1 for size in shape) > 1
-        if moves and source.kernel >= 0 and axis is not None:
-            # A change of layout that reaches another kernel; a product takes any layout.
-            return self._plain(node, KernelKind.COPY, axis=axis)
-        strides = tuple(source.strides[at] for at in order)
-        return replace(source, shape=shape, strides=strides, channel_axis=axis)
-
-    def _reshaped(self, node: Node, source: _Value) -> _Value:
-        shape = self.graph.shapes[node.outputs[0]]
-        axis = _axis_after_view(source, shape)
-        strides = _viewed(source.shape, source.strides, shape)
-        if strides is None and source.kernel >= 0:
-            source = self._plain(
-                node, KernelKind.COPY, shape=source.shape, axis=source.channel_axis
+        Raises:
+            BackboneError: a tensor is of a type that has no price.
+        """
+        op, node = self.ops[at], self.nodes[at]
+        names = self.graph.activations(node)
+        if op.kind not in {OpKind.CONVOLUTION, OpKind.LINEAR}:
+            # Those of the widest input.
+            width = max(
+                self.integer_bits.get(name) or self._float_bits(node, name) for name in names
             )
-        strides = _contiguous(shape) if strides is None else strides
-        return replace(source, shape=shape, strides=strides, channel_axis=axis)
+            return LayerBits(width, width)
+        float_bits = self._float_bits(node, names[0])
+        weight_bits = self._quantized_bits(node, self.graph.weights(node)[0])
+        if weight_bits is None:
+            # A runtime that finds weights in floating point computes in it.
+            return LayerBits(float_bits, float_bits)
+        return LayerBits(weight_bits, self.integer_bits.get(names[0], float_bits))
 
-    def _gathered(self, node: Node, source: _Value) -> _Value:
-        data, indices = node.inputs[:2]
-        if indices not in self.graph.constants or data in self.graph.constants:
-            raise self._refusal(node, "looks values up by an activation, which has no cost model")
-        if self.graph.shapes[indices]:
-            return self._plain(node, KernelKind.COPY)
-        at = int(node.attributes.get("axis", 0)) % len(source.shape)
-        shape = self.graph.shapes[node.outputs[0]]
-        strides = source.strides[:at] + source.strides[at + 1 :]
-        axis = _axis_after_view(source, shape)
-        return replace(source, shape=shape, strides=strides, channel_axis=axis)
+    def _note(self, op: Op, node: Node) -> None:
+        self.ops.append(op)
+        self.nodes.append(node)
 
-    def _cast(self, node: Node) -> _Value:
-        """A change of type is written by the kernel before it, as an activation is."""
-        source = self._source(node)
-        before, after = (self.graph.element_types[n] for n in (node.inputs[0], node.outputs[0]))
-        if before == after or source.kernel < 0:
-            return replace(source, integer_bits=None)
-        if self._fusable(node.inputs[0], node):
-            return self._joined(node, source)
-        return self._plain(node, KernelKind.COPY)
-
-    def _spelled_norm(self, node: Node) -> _Value:
-        """A part of a normalization, which joins the part before it."""
-        source = self._source(node)
-        if (
-            self._fusable(node.inputs[0], node)
-            and self.kernels[source.kernel].kind is KernelKind.NORM
-        ):
-            return self._joined(node, source)
-        return self._plain(node, KernelKind.NORM)
-
-    def _pad(self, node: Node) -> _Value:
-        source = self._source(node)
-        if self.graph.shapes[node.outputs[0]] == source.shape:
-            return source
-        return self._plain(node, KernelKind.COPY)
-
-    def _batch_norm(self, node: Node) -> _Value:
-        source = self._source(node)
-        if source.kernel >= 0 and self._alone(node.inputs[0]):
-            kernel = self.kernels[source.kernel]
-            if kernel.weighted and not kernel.has_batch_norm and not kernel.has_residual:
-                # The shift becomes the bias of the layer, the factor goes into its weights.
-                kernel.weight_elements += 0 if kernel.has_bias else kernel.out_channels
-                kernel.has_bias = kernel.has_batch_norm = True
-                return self._joined(node, source)
-        return self._plain(node, KernelKind.ELEMENTWISE, 2 * source.shape[1])
-
-    def _pointwise(self, node: Node) -> _Value:
-        inputs = self.graph.activations(node)
-        host = self._fusing_input(node, inputs)
-        if host is None:
-            return self._plain(node, KernelKind.ELEMENTWISE, self._weight_elements(node))
-        source = self.values[host]
-        kernel = self.kernels[source.kernel]
-        others = [name for name in inputs if name != host]
-        kernel.curved |= node.op not in _STRAIGHT
-        if others:
-            kernel.has_residual = True
-            kernel.input_elements += sum(math.prod(self.values[name].shape) for name in others)
-        elif node.op == "Add" or kernel.kind is KernelKind.NORM:
-            # A factor goes into the weights of a layer, but a normalization has none.
-            elements = self._weight_elements(node)
-            kernel.weight_elements += elements
-            kernel.has_bias |= elements == kernel.out_channels
-        return self._joined(node, source)
-
-    def _fusing_input(self, node: Node, inputs: Sequence[str]) -> str | None:
-        """The input whose kernel takes this node in, or None if it needs its own."""
-        fusable = [name for name in dict.fromkeys(inputs) if self._fusable(name, node)]
-        if not fusable:
-            return None
-        if len(set(inputs)) == 1:
-            return fusable[0]
-        if node.op != "Add" or len(inputs) != 2:
-            return None
-        latest = max(fusable, key=lambda name: self.values[name].kernel)
-        kernel = self.kernels[self.values[latest].kernel]
-        return latest if kernel.weighted and not kernel.has_residual else None
-
-    def _fusable(self, name: str, node: Node) -> bool:
-        source = self.values[name]
-        if source.kernel < 0 or not self._alone(name):
-            return False
-        if self.kernels[source.kernel].kind not in _FUSING:
-            return False
-        return math.prod(self.graph.shapes[node.outputs[0]]) == math.prod(source.shape)
-
-    def _alone(self, name: str) -> bool:
-        return self.uses[self.through[name]] == 1
-
-    def _joined(self, node: Node, source: _Value) -> _Value:
-        shape = self.graph.shapes[node.outputs[0]]
-        return _Value(
-            kernel=source.kernel,
+    def _op(self, node: Node) -> Op:
+        shapes = self.graph.shapes
+        inputs, weights = self.graph.activations(node), self.graph.weights(node)
+        shape = shapes[node.outputs[0]]
+        # A scalar is part of the code.
+        sizes = [math.prod(shapes[name]) for name in weights]
+        op = Op(
+            kind=self._kind(node),
+            label=f"{node.scope}.{node.op}" if node.scope else node.name,
+            inputs=inputs,
+            in_shapes=tuple(shapes[name] for name in inputs),
+            outputs=node.outputs,
             shape=shape,
-            strides=_contiguous(shape),
-            channel_axis=source.channel_axis,
-            downsampling=source.downsampling,
+            weight_elements=sum(size for size in sizes if size > 1),
+            has_bias=len(weights) > 1,
         )
+        match op.kind:
+            case OpKind.TRANSPOSE:
+                order = node.attributes.get("perm", range(len(shape))[::-1])
+                return replace(op, order=tuple(int(at) % len(shape) for at in order))
+            case OpKind.CONCATENATION:
+                return replace(op, axis=int(node.attributes["axis"]) % len(shape))
+            case OpKind.BATCH_NORM:
+                return replace(op, layer=node.name)
+            case OpKind.CONVOLUTION:
+                return self._convolution(node, op)
+            case OpKind.LINEAR:
+                return self._linear(node, op)
+            case OpKind.PRODUCT:
+                return replace(
+                    op, inner=op.in_shapes[0][-2 if node.attributes.get("transA") else -1]
+                )
+        return op
 
-    # -- nodes with a kernel of their own --------------------------------------------------------
+    def _kind(self, node: Node) -> OpKind:
+        """What a node is to the fuser, which for some operators depends on its inputs."""
+        shapes, constants = self.graph.shapes, self.graph.constants
+        if node.op == SPELLED_NORM:
+            return OpKind.NORM_PART
+        match node.op:
+            case "Gather":
+                data, indices = node.inputs[:2]
+                if indices not in constants or data in constants:
+                    raise self._refusal(
+                        node, "looks values up by an activation, which has no cost model"
+                    )
+                return OpKind.COPY if shapes[indices] else OpKind.PART
+            case "Cast":
+                before, after = (
+                    self.graph.element_types[name] for name in (node.inputs[0], node.outputs[0])
+                )
+                return OpKind.VIEW if before == after else OpKind.CAST
+            case "Pad":
+                same = shapes[node.outputs[0]] == shapes[node.inputs[0]]
+                return OpKind.VIEW if same else OpKind.COPY
+            case "Gemm" | "MatMul" if constants.isdisjoint(node.inputs[:2]):
+                return OpKind.PRODUCT
+        # A function that was spelled out keeps the operator that closes it.
+        return OpKind.CURVED if node.spelled else ONNX[node.op]
 
-    def _convolution(self, node: Node) -> _Value:
-        source = self._source(node)
+    def _convolution(self, node: Node, op: Op) -> Op:
         window = self.graph.shapes[node.inputs[1]]
         if node.inputs[1] not in self.graph.constants:
             raise self._refusal(node, "has computed weights, which have no cost model")
         if len(window) != 4:
             raise self._refusal(node, "is no 2-d convolution, and only those have a cost model")
-        shape = self.graph.shapes[node.outputs[0]]
-        groups = int(node.attributes.get("group", 1))
-        strides = tuple(int(step) for step in node.attributes.get("strides", (1, 1)))
-        in_channels, out_channels = source.shape[1], shape[1]
-        kind = KernelKind.CONV
-        if groups > 1:
-            one_each = groups == in_channels == out_channels
-            kind = KernelKind.DEPTHWISE if one_each else KernelKind.GROUPED
-        kernel = _Kernel(
-            name=self._layer_name(node, node.inputs[1]),
-            kind=kind,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_size=(window[2], window[3]),
-            stride=(strides[0], strides[1]),
-            groups=groups,
-            in_size=(source.shape[2], source.shape[3]),
-            out_size=(shape[2], shape[3]),
-            macs=math.prod(shape) * math.prod(window[1:]),
-            input_elements=math.prod(source.shape),
-            output_elements=math.prod(shape),
-            weight_elements=self._weight_elements(node, from_input=1),
-            bits=self._layer_bits(node, node.inputs[0], node.inputs[1]),
-            downsampling=source.downsampling * max(strides),
-            has_bias=len(self.graph.weights(node)) > 1,
+        height, width = node.attributes.get("strides", (1, 1))
+        return replace(
+            op,
+            layer=self._layer_name(node, node.inputs[1]),
+            window=(window[2], window[3]),
+            stride=(int(height), int(width)),
+            groups=int(node.attributes.get("group", 1)),
+            axis=1,
         )
-        return self._started(kernel, shape, axis=1)
 
-    def _product(self, node: Node) -> _Value:
-        """A linear layer, or a product of two activations."""
-        matrices = [name for name in node.inputs[:2] if name in self.graph.constants]
-        if not matrices:
-            return self._product_of_activations(node)
-        [weight] = matrices
-        source = self._source(node)
-        shape, window = self.graph.shapes[node.outputs[0]], self.graph.shapes[weight]
+    def _linear(self, node: Node, op: Op) -> Op:
+        weight = self.graph.weights(node)[0]
+        window, rank = self.graph.shapes[weight], len(op.shape)
         if len(window) != 2:
             raise self._refusal(
                 node, f"multiplies by {len(window)}-d weights, which have no cost model"
             )
         # The weight on the left (W x) mixes the rows of a matrix, on the right (x W) the columns.
-        axis = len(shape) - 1 if weight == node.inputs[1] else len(shape) - 2
-        features_out = shape[axis]
-        features_in = math.prod(window) // features_out
-        rows = math.prod(shape) // features_out
-        kernel = _Kernel(
-            name=self._layer_name(node, weight),
-            kind=KernelKind.LINEAR,
-            in_channels=features_in,
-            out_channels=features_out,
-            in_size=(rows, 1),
-            out_size=(rows, 1),
-            macs=math.prod(shape) * features_in,
-            input_elements=math.prod(source.shape),
-            output_elements=math.prod(shape),
-            weight_elements=self._weight_elements(node),
-            bits=self._layer_bits(node, self.graph.activations(node)[0], weight),
-            downsampling=source.downsampling,
-            has_bias=len(self.graph.weights(node)) > 1,
-        )
-        return self._started(kernel, shape, axis=axis)
-
-    def _product_of_activations(self, node: Node) -> _Value:
-        value = self._plain(node, KernelKind.MATMUL)
-        first = self.graph.shapes[node.inputs[0]]
-        inner = first[-2] if node.attributes.get("transA") else first[-1]
-        self.kernels[value.kernel].macs = math.prod(value.shape) * inner
-        return value
-
-    def _plain(
-        self,
-        node: Node,
-        kind: KernelKind,
-        weight_elements: int = 0,
-        *,
-        shape: Shape | None = None,
-        axis: int | None = None,
-    ) -> _Value:
-        """A kernel without a weighted layer: it reads its inputs and writes its output."""
-        inputs = self.graph.activations(node)
-        source = self.values[max(inputs, key=lambda name: math.prod(self.values[name].shape))]
-        shape = self.graph.shapes[node.outputs[0]] if shape is None else shape
-        kept = _axis_after(source, shape) if axis is None else axis
-        in_size, out_size = _size(source.shape, source.channel_axis), _size(shape, kept)
-        ratio = max(1, round(in_size[0] / out_size[0])) if out_size[0] > 1 else 1
-        channels = _channels(shape, kept)
-        # A concatenation reads the channels of all its inputs; none is the main one.
-        joins = node.op == "Concat"
-        kernel = _Kernel(
-            name=self._unique(f"{node.scope}.{node.op}" if node.scope else node.name),
-            kind=kind,
-            in_channels=channels if joins else _channels(source.shape, source.channel_axis),
-            out_channels=channels,
-            in_size=in_size,
-            out_size=out_size,
-            input_elements=sum(math.prod(self.values[name].shape) for name in inputs),
-            output_elements=math.prod(shape),
-            weight_elements=weight_elements,
-            bits=self._plain_bits(node, inputs),
-            downsampling=source.downsampling * ratio,
-        )
-        return self._started(kernel, shape, axis=kept)
-
-    def _started(self, kernel: _Kernel, shape: Shape, *, axis: int | None) -> _Value:
-        self.kernels.append(kernel)
-        return _Value(
-            kernel=len(self.kernels) - 1,
-            shape=shape,
-            strides=_contiguous(shape),
-            channel_axis=axis,
-            downsampling=kernel.downsampling,
+        axis = rank - 1 if weight == node.inputs[1] else rank - 2
+        return replace(
+            op,
+            layer=self._layer_name(node, weight),
+            axis=axis,
+            inner=math.prod(window) // op.shape[axis],
         )
 
-    # -- bits, weights, names --------------------------------------------------------------------
+    def _layer_name(self, node: Node, weight: str) -> str:
+        """The path of the module, where the file tells it."""
+        while weight in self.graph.constant_nodes:
+            weight = self.graph.constant_nodes[weight].inputs[0]
+        if weight.endswith(".weight"):
+            return weight.removesuffix(".weight")
+        return node.scope or node.name
 
-    def _layer_bits(self, node: Node, activation: str, weight: str) -> LayerBits:
-        float_bits = self._activation_bits(node, activation, quantized=False)
-        weight_bits = self._quantized_bits(node, weight)
-        if weight_bits is None:
-            # A runtime that finds weights in floating point computes in it.
-            return LayerBits(float_bits, float_bits)
-        integer_bits = self.values[activation].integer_bits
-        return LayerBits(weight_bits, float_bits if integer_bits is None else integer_bits)
+    def _strides(self, node: Node, op: Op, strides: Shape) -> Shape | None:
+        """The strides of a view in elements, or None where its input must be put in order."""
+        before, after = op.in_shapes[0], op.shape
+        if op.kind is OpKind.TRANSPOSE:
+            return tuple(strides[at] for at in op.order)
+        if node.op in _RESHAPES:
+            return _viewed(before, strides, after)
+        if node.op == "Gather":
+            at = int(node.attributes.get("axis", 0)) % len(before)
+            return strides[:at] + strides[at + 1 :]
+        # After broadcasting, repeated axes stand still.
+        added = len(after) - len(before)
+        padded = zip((1,) * added + before, after, (0,) * added + strides, strict=True)
+        expands = node.op == "Expand"
+        return tuple(0 if expands and old != new else step for old, new, step in padded)
 
-    def _plain_bits(self, node: Node, inputs: Iterable[str]) -> LayerBits:
-        """Those of the widest input."""
-        width = max(self._activation_bits(node, name) for name in inputs)
-        return LayerBits(width, width)
+    # -- bits ------------------------------------------------------------------------------------
 
-    def _activation_bits(self, node: Node, name: str, *, quantized: bool = True) -> int:
-        integer_bits = self.values[name].integer_bits
-        if quantized and integer_bits is not None:
-            return integer_bits
+    def _float_bits(self, node: Node, name: str) -> int:
         kind = self.graph.element_types[name]
         width = _FLOAT_BITS.get(kind) or _INTEGER_BITS.get(kind)
         if width is None:
@@ -522,13 +265,13 @@ class _Fuser:
         while weight in self.graph.constant_nodes:
             maker = self.graph.constant_nodes[weight]
             if maker.op == "DequantizeLinear":
-                return self._integer_bits(node, maker.inputs[0])
-            if maker.op not in _VIEWS | {"Cast"}:
+                return self._read_integer_bits(node, maker.inputs[0])
+            if ONNX.get(maker.op) not in VIEW_KINDS | {OpKind.CAST}:
                 return None
             weight = maker.inputs[0]
         return None
 
-    def _integer_bits(self, node: Node, name: str) -> int:
+    def _read_integer_bits(self, node: Node, name: str) -> int:
         kind = self.graph.element_types[name]
         if kind not in _INTEGER_BITS:
             raise self._refusal(
@@ -536,35 +279,10 @@ class _Fuser:
             )
         return _INTEGER_BITS[kind]
 
-    def _weight_elements(self, node: Node, *, from_input: int = 0) -> int:
-        """Of constants with a value for each channel or more; a scalar is part of the code."""
-        names = [name for name in node.inputs[from_input:] if name in self.graph.constants]
-        sizes = (math.prod(self.graph.shapes[name]) for name in names)
-        return sum(size for size in sizes if size > 1)
-
-    def _layer_name(self, node: Node, weight: str) -> str:
-        """The path of the module, where the file tells it."""
-        while weight in self.graph.constant_nodes:
-            weight = self.graph.constant_nodes[weight].inputs[0]
-        if weight.endswith(".weight"):
-            return self._unique(weight.removesuffix(".weight"))
-        return self._unique(node.scope or node.name)
-
-    def _unique(self, name: str) -> str:
-        self.names[name] += 1
-        count = self.names[name]
-        return name if count == 1 else f"{name}#{count}"
-
-    def _source(self, node: Node) -> _Value:
-        return self.values[self.graph.activations(node)[0]]
-
     def _refusal(self, node: Node, why: str) -> BackboneError:
         return BackboneError(
             f"{node.label} of {self.path} {why}; replace it, or cut the network before it"
         )
-
-
-# -- shapes ----------------------------------------------------------------------------------------
 
 
 def _contiguous(shape: Shape) -> Shape:
@@ -574,16 +292,6 @@ def _contiguous(shape: Shape) -> Shape:
         strides.append(step)
         step *= size
     return tuple(reversed(strides))
-
-
-def _expanded(source: _Value, shape: Shape) -> Shape:
-    """The strides after broadcasting: repeated axes stand still."""
-    added = len(shape) - len(source.shape)
-    before = (*(1,) * added, *source.shape)
-    strides = (*(0,) * added, *source.strides)
-    return tuple(
-        step if old == new else 0 for old, new, step in zip(before, shape, strides, strict=True)
-    )
 
 
 def _viewed(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
@@ -612,44 +320,3 @@ def _viewed(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
             left //= wanted[place]
             place -= 1
     return tuple(result)
-
-
-def _size(shape: Shape, axis: int | None) -> tuple[int, int]:
-    """(height, width) of what remains beside batch and channels; (tokens, 1) where one remains."""
-    rest = [size for at, size in enumerate(shape) if at not in (0, axis)] if axis else []
-    return (rest[0], rest[1]) if len(rest) == 2 else (math.prod(rest), 1)
-
-
-def _channels(shape: Shape, axis: int | None) -> int:
-    return math.prod(shape[-1:]) if axis is None else shape[axis]
-
-
-def _axis_after(source: _Value, shape: Shape) -> int | None:
-    """The channel axis after an operation that is no view."""
-    if len(shape) == len(source.shape):
-        return source.channel_axis
-    # A mean over height and width leaves (batch, channels).
-    return 1 if len(shape) == 2 else None
-
-
-def _axis_after_view(source: _Value, shape: Shape) -> int | None:
-    axis = source.channel_axis
-    if axis is None:
-        return None
-    channels = source.shape[axis]
-    if len(shape) == len(source.shape) and shape[axis] == channels:
-        return axis
-    places = [at for at, size in enumerate(shape) if size == channels]
-    if len(places) == 1:
-        return places[0]
-    if len(shape) == 2:
-        return 1  # flattened before a classifier: features are channels times positions
-    return axis if axis < len(shape) and shape[axis] == channels else None
-
-
-def _stages(kernels: Sequence[_Kernel]) -> list[int]:
-    """1 to 4 by how far a kernel has downsampled, the last being 4; by depth where none does."""
-    levels = {kernel.downsampling for kernel in kernels if kernel.weighted}
-    if len(levels) < 2:
-        return [1 + 4 * at // len(kernels) for at in range(len(kernels))]
-    return [max(1, 4 - sum(level > kernel.downsampling for level in levels)) for kernel in kernels]

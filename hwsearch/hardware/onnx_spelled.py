@@ -9,18 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 from hwsearch.hardware.onnx_graph import Node, OnnxGraph
+from hwsearch.hardware.operators import ONNX, POINTWISE_KINDS
 
 #: The operator of a node that stands for a spelled-out part of a normalization.
 SPELLED_NORM: Final = "a spelled-out normalization"
-#: Operators that work on each element alone, or on pairs of them.
-POINTWISE: Final = frozenset(
-    {
-        "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
-        "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
-        "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Swish",
-        "Tanh", "ThresholdedRelu", "Where",
-    }
-)  # fmt: skip
+_POINTWISE: Final = frozenset(op for op, kind in ONNX.items() if kind in POINTWISE_KINDS)
 _MEAN: Final = "ReduceMean"
 
 
@@ -33,7 +26,7 @@ def with_whole_activations(graph: OnnxGraph) -> tuple[Node, ...]:
     found = _Spelled(graph)
     absorbed: set[int] = set()
     for at, node in enumerate(graph.nodes):
-        if node.op in POINTWISE or node.op == _MEAN:
+        if node.op in _POINTWISE or node.op == _MEAN:
             absorbed |= found.visit(at, node)
     return tuple(found.whole(at) for at in range(len(graph.nodes)) if at not in absorbed)
 
@@ -79,7 +72,7 @@ class _Spelled:
         if len(members) < 2:
             return node
         op = SPELLED_NORM if self._has_mean(members) else node.op
-        return replace(node, op=op, inputs=(self.roots[at],))
+        return replace(node, op=op, inputs=(self.roots[at],), spelled=True)
 
     def _note(self, at: int, node: Node, root: str, members: frozenset[int]) -> None:
         self.roots[at], self.members[at] = root, members

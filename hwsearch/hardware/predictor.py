@@ -44,15 +44,15 @@ class CostPredictor:
         Raises:
             TargetError: a kernel whose kind cannot run in its bits on this target.
         """
-        if self.recalibration is None:
-            return self._pricing.predict(desc)
         return self.predict_all([desc])[0]
 
     def predict_all(self, networks: Sequence[NetworkDesc]) -> list[Cost]:
         """The costs of many networks, in their order; raises as ``predict`` does."""
-        if self.recalibration is None or not networks:
-            return self._pricing.predict_all(networks)
+        if not networks:
+            return []
         costs, terms = self._pricing.predict_terms(networks)
+        if self.recalibration is None:
+            return costs
         return self.recalibration.correct(costs, terms.of_networks)
 
     def predict_timed(
@@ -80,15 +80,19 @@ class CostPredictor:
 
     def latency_ms(self, desc: NetworkDesc) -> float:
         """The median latency alone, for search loops; raises as ``predict`` does."""
-        if self.recalibration is None:
-            return self._pricing.latency_ms(desc)
-        return float(self.latencies_ms(kernel_table([desc]))[0])
+        return float(self.latencies_ms(kernel_table([desc]), [desc])[0])
 
-    def latencies_ms(self, table: KernelTable) -> Floats:
-        """The median latencies of many networks at once, of shape (networks,)."""
+    def latencies_ms(self, table: KernelTable, networks: Sequence[NetworkDesc] = ()) -> Floats:
+        """The median latencies of many networks at once, of shape (networks,).
+
+        Args:
+            table: their kernels.
+            networks: that the table was made of, where they are at hand: an error names the kernel.
+        """
+        terms = self._pricing.terms(table, networks)
         if self.recalibration is None:
-            return self._pricing.latencies_ms(table)
-        return self.recalibration.latencies_ms(self._pricing.terms(table).of_networks)
+            return terms.latency_ms
+        return self.recalibration.latencies_ms(terms.of_networks)
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
         """The cost of every kernel, in order.
@@ -99,7 +103,7 @@ class CostPredictor:
         kernels = self._pricing.kernels(desc)
         if self.recalibration is None:
             return kernels
-        parts = self._pricing.terms(kernel_table([desc])).of_kernels
+        parts = self._pricing.terms(kernel_table([desc]), [desc]).of_kernels
         corrected = self.recalibration.latencies_ms(parts).tolist()
         return tuple(
             replace(kernel, latency_ms=latency_ms)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hwsearch.bits import LayerBits
+from hwsearch.hardware.kernel_templates import Trace
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.nets.backbone import BackboneRef, build
-from hwsearch.nets.kernel_templates import Trace
 from hwsearch.nets.prune import ChannelGraph, channel_graph
 from hwsearch.nets.trace import trace
 

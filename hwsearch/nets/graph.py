@@ -7,22 +7,13 @@ below autograd where only a few dozen kinds of operations remain. It takes 20 to
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwsearch.errors import BackboneError
-
-#: Operations whose output shares the data of their input.
-VIEWS: Final = frozenset(
-    {
-        "_unsafe_view", "alias", "chunk", "detach", "expand", "flatten", "lift_fresh", "permute",
-        "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose",
-        "unbind", "unflatten", "unsqueeze", "view",
-    }
-)  # fmt: skip
 
 
 @dataclass(kw_only=True)

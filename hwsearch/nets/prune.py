@@ -21,7 +21,7 @@ import torch_pruning
 from torch import nn
 
 from hwsearch.errors import BackboneError
-from hwsearch.nets.kernel_templates import Trace
+from hwsearch.hardware.kernel_templates import Trace
 
 #: What torch-pruning raises where it cannot follow a network.
 _NOT_FOLLOWED: Final = (

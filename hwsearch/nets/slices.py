@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.errors import BackboneError
-from hwsearch.nets.kernel_templates import Trace
+from hwsearch.hardware.kernel_templates import Trace
 from hwsearch.nets.prune import remove_channels
 
 #: For each dimension of a tensor the positions that stay; None where all do.

@@ -13,14 +13,14 @@ from test_predictor import profile
 from hwsearch.bits import FP32, LayerBits
 from hwsearch.hardware.file_model import Provenance
 from hwsearch.hardware.kernel_table import kernel_table
-from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
+from hwsearch.hardware.kernels import WEIGHTED_KINDS, KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.fit import fit_profile
 from hwsearch.hardware.learned.model import Coefficients, KernelRange
-from hwsearch.hardware.learned.terms import TERMS, classify, effects_of, overhead_effects
+from hwsearch.hardware.learned.terms import classify, effects_of, overhead_effects
 from hwsearch.hardware.learned.trees import Tree
 from hwsearch.hardware.measurements import Measurement
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import padding
+from hwsearch.hardware.rates import TERMS
 
 PROVENANCE = Provenance(source="simulated", reference="made up for tests", date=date(2024, 1, 2))
 BLOCKS = ("dense", "pointwise", "separable", "grouped")
@@ -68,6 +68,25 @@ def _random_network(
     build.pooling(channels, px)
     build.linear(channels, 10)
     return build.network(name, first_px)
+
+
+def padding(kernel: KernelDesc, block: int, *, by_group: bool = False) -> float:
+    """Padded over real MACs of one kernel, without any array."""
+
+    def filled(channels: float, width: int) -> float:
+        return math.ceil(channels / width) * width / channels
+
+    if kernel.kind not in WEIGHTED_KINDS:
+        return 1.0
+    if by_group and kernel.kind is KernelKind.GROUPED:
+        return filled(kernel.in_channels / kernel.groups, block) * filled(
+            kernel.out_channels / kernel.groups, block
+        )
+    factor = filled(kernel.out_channels, block)
+    if kernel.kind in {KernelKind.CONV, KernelKind.LINEAR}:
+        # Stems have kernels for pictures: four channels at least.
+        factor *= filled(kernel.in_channels, min(block, 4) if kernel.in_channels <= 4 else block)
+    return factor
 
 
 def plain_terms(target: HardwareProfile, kernel: KernelDesc) -> dict[str, float]:

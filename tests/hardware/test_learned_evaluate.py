@@ -13,13 +13,13 @@ from hwsearch.hardware.learned.effects import prior_draw
 from hwsearch.hardware.learned.evaluate import Evaluated, energy_terms, evaluate, evaluate_energy
 from hwsearch.hardware.learned.model import Coefficients, KernelRange
 from hwsearch.hardware.learned.terms import (
-    TERMS,
     KernelClass,
     classify,
     distinct,
     effects_of,
     latency_terms,
 )
+from hwsearch.hardware.rates import TERMS
 
 TARGET = profile()
 OVERHEAD_MS = TARGET.kernels.network_overhead_us / 1e3

@@ -20,8 +20,8 @@ from hwsearch.hardware.learned.fit import (
     hold_out,
     random_folds,
 )
-from hwsearch.hardware.learned.predictor import LearnedPredictor
 from hwsearch.hardware.measurements import Measurement
+from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
 
 TARGET = profile()
@@ -46,7 +46,7 @@ def fitted(measurements: Sequence[Measurement], **options: object) -> HardwarePr
 
 
 def values_of(fit: HardwareProfile, measurements: Sequence[Measurement]) -> Floats:
-    costs = LearnedPredictor(fit).predict_all([one.network for one in measurements])
+    costs = CostPredictor(fit).predict_all([one.network for one in measurements])
     return np.array([cost.latency_ms.value for cost in costs])
 
 
@@ -213,7 +213,7 @@ def test_fit_when_networks_were_measured_then_the_truth_is_found() -> None:
     fit = fitted(rows)
     ratio = values_of(fit, fresh) / truth_of(fresh)
     assert np.abs(ratio - 1).mean() < 0.06
-    unfitted = [LearnedPredictor(small_fit()).latency_ms(one.network) for one in fresh]
+    unfitted = [CostPredictor(small_fit()).latency_ms(one.network) for one in fresh]
     assert np.abs(np.array(unfitted) / truth_of(fresh) - 1).mean() > 0.1, "another device"
     model = fit.fit
     assert model is not None
@@ -309,7 +309,7 @@ def test_fit_when_its_intervals_meet_new_networks_then_they_cover() -> None:
     for seed in range(12):
         rows = measured(30, seed=100 + seed, of=seed)
         fresh = measured(40, seed=200 + seed, of=seed)
-        costs = LearnedPredictor(fitted(rows, seed=seed)).predict_all([f.network for f in fresh])
+        costs = CostPredictor(fitted(rows, seed=seed)).predict_all([f.network for f in fresh])
         inside += [
             cost.latency_ms.low <= one.latency_ms <= cost.latency_ms.high
             for cost, one in zip(costs, fresh, strict=True)
@@ -324,7 +324,7 @@ def test_fit_when_few_networks_happen_to_fit_well_then_intervals_still_cover() -
         one = Device.random(TARGET, seed=seed, noise=NOISE)
         fit = fitted(one.measure(random_networks(10, seed=1000 + seed), seed=seed))
         fresh = one.measure(random_networks(30, seed=2000 + seed), seed=50 + seed)
-        costs = LearnedPredictor(fit).predict_all([row.network for row in fresh])
+        costs = CostPredictor(fit).predict_all([row.network for row in fresh])
         inside = [
             cost.latency_ms.low <= row.latency_ms <= cost.latency_ms.high
             for cost, row in zip(costs, fresh, strict=True)
@@ -406,7 +406,7 @@ def test_energy_when_measured_then_fitted_with_its_own_model() -> None:
     without = fitted([dataclasses.replace(one, energy_mj=None) for one in rows]).fit
     assert without is not None
     assert without.latency == fit.fit.latency
-    costs = LearnedPredictor(fit).predict_all([one.network for one in fresh])
+    costs = CostPredictor(fit).predict_all([one.network for one in fresh])
     found = [cost.energy_mj.value for cost in costs if cost.energy_mj is not None]
     expected = 9.0 * truth_of(fresh)
     assert np.abs(np.array(found) / expected - 1).mean() < 0.08
@@ -433,7 +433,7 @@ def test_energy_when_the_profile_has_no_section() -> None:
         fit_profile(profile(energy=None), rows, provenance=PROVENANCE)
     without = [dataclasses.replace(one, energy_mj=None) for one in rows]
     fit = fit_profile(profile(energy=None), without, provenance=PROVENANCE)
-    assert LearnedPredictor(fit).predict(rows[0].network).energy_mj is None
+    assert CostPredictor(fit).predict(rows[0].network).energy_mj is None
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -464,6 +464,6 @@ def test_fit_when_all_networks_are_the_same() -> None:
     rows = [Measurement(network=network, latency_ms=3.0 + 0.01 * at) for at in range(6)]
     fit = fitted(rows)
     assert values_of(fit, rows) == pytest.approx([3.025] * 6, rel=0.02)
-    other = LearnedPredictor(fit).predict(net(*[conv(bits=FP32, kernel_size=(1, 1))] * 3))
-    same = LearnedPredictor(fit).predict(network)
+    other = CostPredictor(fit).predict(net(*[conv(bits=FP32, kernel_size=(1, 1))] * 3))
+    same = CostPredictor(fit).predict(network)
     assert other.latency_ms.sigma_log > same.latency_ms.sigma_log

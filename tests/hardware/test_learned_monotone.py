@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from learned_fixtures import random_networks
+from learned_fixtures import padding, random_networks
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.learned.effects import factors
-from hwsearch.hardware.learned.terms import TERMS, Cap, Effect, classify
+from hwsearch.hardware.learned.terms import Cap, Effect, classify
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import padding
+from hwsearch.hardware.rates import TERMS
 from hwsearch.hardware.targets import list_profiles
 
 SAYING_SO = [one for one in list_profiles() if one.kernels.narrower_never_slower]

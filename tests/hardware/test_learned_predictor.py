@@ -21,13 +21,12 @@ from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import TargetError
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernel_table import kernel_table
-from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
+from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.hardware.learned.fit import fit_profile
 from hwsearch.hardware.learned.model import Coefficients, fit_digest
 from hwsearch.hardware.learned.predictor import LearnedPredictor
 from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.roofline import Roofline
 
 NETWORKS = random_networks(7, seed=50)
 ALL_BITS = (FP32, FP16, INT8)
@@ -42,8 +41,8 @@ def mixed_fit() -> HardwareProfile:
 
 
 @cache
-def mixed() -> LearnedPredictor:
-    return LearnedPredictor(mixed_fit())
+def mixed() -> CostPredictor:
+    return CostPredictor(mixed_fit())
 
 
 def with_coefficients(latency: Coefficients) -> HardwareProfile:
@@ -80,31 +79,21 @@ def same_costs(first: list[Cost], second: list[Cost], rel: float = 1e-9) -> bool
 
 def test_predict_all_when_compared_with_one_by_one() -> None:
     for fit in (small_fit(), mixed_fit()):
-        predictor = LearnedPredictor(fit)
+        predictor = CostPredictor(fit)
         alone = [predictor.predict(network) for network in NETWORKS]
         assert same_costs(predictor.predict_all(NETWORKS), alone)
         assert same_costs(predictor.predict_all(NETWORKS[::-1]), alone[::-1])
 
 
 def test_predict_all_when_there_are_no_networks() -> None:
-    assert LearnedPredictor(small_fit()).predict_all([]) == []
+    assert CostPredictor(small_fit()).predict_all([]) == []
 
 
 def test_latencies_when_only_medians_are_wanted() -> None:
-    predictor = LearnedPredictor(small_fit())
+    predictor = CostPredictor(small_fit())
     expected = [cost.latency_ms.value for cost in predictor.predict_all(NETWORKS)]
     assert [predictor.latency_ms(network) for network in NETWORKS] == pytest.approx(expected)
     assert predictor.latencies_ms(kernel_table(NETWORKS)) == pytest.approx(expected)
-
-
-def test_cost_predictor_when_the_profile_has_a_fit_then_used() -> None:
-    learned, front = LearnedPredictor(small_fit(), 0.8), CostPredictor(small_fit(), 0.8)
-    assert same_costs(front.predict_all(NETWORKS), learned.predict_all(NETWORKS))
-    assert front.predict(NETWORKS[0]) == learned.predict(NETWORKS[0])
-    assert front.latency_ms(NETWORKS[0]) == learned.latency_ms(NETWORKS[0])
-    assert front.kernels(NETWORKS[0]) == learned.kernels(NETWORKS[0])
-    bare = small_fit().model_copy(update={"fit": None})
-    assert CostPredictor(bare).predict(NETWORKS[0]) == Roofline(bare).predict(NETWORKS[0])
 
 
 def test_profile_when_written_as_yaml_then_predictions_are_identical() -> None:
@@ -113,11 +102,9 @@ def test_profile_when_written_as_yaml_then_predictions_are_identical() -> None:
         again = HardwareProfile.model_validate(yaml.safe_load(text))
         assert again == fit
         assert again.profile_hash == fit.profile_hash
-        costs = LearnedPredictor(fit).predict_all(NETWORKS)
-        assert LearnedPredictor(again).predict_all(NETWORKS) == costs
-        assert LearnedPredictor(again).kernels(NETWORKS[0]) == LearnedPredictor(fit).kernels(
-            NETWORKS[0]
-        )
+        costs = CostPredictor(fit).predict_all(NETWORKS)
+        assert CostPredictor(again).predict_all(NETWORKS) == costs
+        assert CostPredictor(again).kernels(NETWORKS[0]) == CostPredictor(fit).kernels(NETWORKS[0])
 
 
 def test_profile_when_trees_are_written_as_yaml_then_predictions_are_identical() -> None:
@@ -129,9 +116,7 @@ def test_profile_when_trees_are_written_as_yaml_then_predictions_are_identical()
         yaml.safe_load(yaml.safe_dump(fit.model_dump(mode="json")))
     )
     assert again == fit
-    assert LearnedPredictor(again).predict_all(NETWORKS) == LearnedPredictor(fit).predict_all(
-        NETWORKS
-    )
+    assert CostPredictor(again).predict_all(NETWORKS) == CostPredictor(fit).predict_all(NETWORKS)
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -139,7 +124,7 @@ def test_profile_when_trees_are_written_as_yaml_then_predictions_are_identical()
 
 @pytest.mark.parametrize("energy_fitted", [True, False])
 def test_kernels_when_added_up_then_the_prediction_less_the_overhead(energy_fitted: bool) -> None:
-    predictor = LearnedPredictor(small_fit() if energy_fitted else mixed_fit())
+    predictor = CostPredictor(small_fit() if energy_fitted else mixed_fit())
     latency_overheads, energy_overheads = [], []
     for network in NETWORKS:
         cost, parts = predictor.predict(network), predictor.kernels(network)
@@ -158,7 +143,7 @@ def test_kernels_when_described() -> None:
     linear = conv(kind=KernelKind.LINEAR, bits=INT8)
     tiny = conv(macs=1, input_elements=1, output_elements=1, weight_elements=1)
     light = conv(macs=10_000)
-    predictor = LearnedPredictor(with_coefficients(coefficients()))
+    predictor = CostPredictor(with_coefficients(coefficients()))
     parts = predictor.kernels(net(linear, tiny, light, conv()))
     assert [part.bound for part in parts[1:]] == ["floor", "memory", "compute"]
     assert (parts[0].kind, parts[0].bits, parts[0].macs) == (KernelKind.LINEAR, INT8, linear.macs)
@@ -170,7 +155,7 @@ def test_kernels_when_trees_correct_the_network_then_every_share_alike() -> None
     plain = coefficients(effects=sure_effects(NETWORKS))
     corrected = plain.model_copy(update={"residual": (leaf(0.2),), "residual_noise_log": 0.05})
     first, second = (
-        LearnedPredictor(with_coefficients(one)).kernels(NETWORKS[0]) for one in (plain, corrected)
+        CostPredictor(with_coefficients(one)).kernels(NETWORKS[0]) for one in (plain, corrected)
     )
     ratios = [b.latency_ms / a.latency_ms for a, b in zip(first, second, strict=True)]
     assert ratios == pytest.approx([np.exp(0.2)] * len(ratios))
@@ -180,7 +165,7 @@ def test_kernels_when_trees_correct_the_network_then_every_share_alike() -> None
 
 
 def test_interval_when_confidence_grows_then_wider() -> None:
-    costs = [LearnedPredictor(small_fit(), c).predict(NETWORKS[0]) for c in (0.5, 0.9, 0.99)]
+    costs = [CostPredictor(small_fit(), c).predict(NETWORKS[0]) for c in (0.5, 0.9, 0.99)]
     widths = [cost.latency_ms.high / cost.latency_ms.low for cost in costs]
     assert widths == sorted(widths)
     assert len({cost.latency_ms.value for cost in costs}) == 1
@@ -196,8 +181,8 @@ def test_interval_when_the_fit_says_how_far_it_is_off(factor: float) -> None:
     changed = factor * fit.latency.interval_factor
     digest = fit_digest(fit.latency.coefficients, changed)
     data["fit"]["latency"] |= {"interval_factor": changed, "digest": digest}
-    wider = LearnedPredictor(HardwareProfile.model_validate(data)).predict(NETWORKS[0])
-    plain = LearnedPredictor(small_fit()).predict(NETWORKS[0])
+    wider = CostPredictor(HardwareProfile.model_validate(data)).predict(NETWORKS[0])
+    plain = CostPredictor(small_fit()).predict(NETWORKS[0])
     assert wider.latency_ms.value == plain.latency_ms.value
     assert wider.latency_ms.sigma_log == pytest.approx(factor * plain.latency_ms.sigma_log)
 
@@ -214,14 +199,14 @@ def test_interval_when_extrapolated_is_never_narrower_than_the_model_says(
     for each in (1.0, factor):
         digest = fit_digest(fit.latency.coefficients, each)
         data["fit"]["latency"] |= {"interval_factor": each, "digest": digest}
-        cost = LearnedPredictor(HardwareProfile.model_validate(data)).predict(stranger)
+        cost = CostPredictor(HardwareProfile.model_validate(data)).predict(stranger)
         assert cost.latency_ms.extrapolated
         found[each] = cost.latency_ms.sigma_log
     assert found[factor] == pytest.approx(applied * found[1.0])
 
 
 def test_interval_when_a_network_is_unlike_those_measured() -> None:
-    predictor = LearnedPredictor(small_fit())
+    predictor = CostPredictor(small_fit())
     usual = predictor.predict(random_networks(1, seed=60)[0]).latency_ms
     assert not usual.extrapolated
     strangers = {
@@ -237,7 +222,7 @@ def test_interval_when_a_network_is_unlike_those_measured() -> None:
 
 
 def test_interval_when_the_latency_is_far_out_of_range_then_flagged() -> None:
-    assert LearnedPredictor(small_fit()).predict(net(*[conv()] * 2000)).latency_ms.extrapolated
+    assert CostPredictor(small_fit()).predict(net(*[conv()] * 2000)).latency_ms.extrapolated
 
 
 def test_interval_when_the_latency_is_far_out_of_range_then_wider() -> None:
@@ -249,13 +234,13 @@ def test_interval_when_the_latency_is_far_out_of_range_then_wider() -> None:
 
 
 def test_energy_when_the_network_is_unlike_those_measured() -> None:
-    found = LearnedPredictor(small_fit()).predict(net(*[conv(macs=10**9)] * 2)).energy_mj
+    found = CostPredictor(small_fit()).predict(net(*[conv(macs=10**9)] * 2)).energy_mj
     assert found is not None
     assert found.extrapolated
 
 
 def test_intervals_when_kinds_were_measured_only_elsewhere_then_wider() -> None:
-    predictor = LearnedPredictor(small_fit())
+    predictor = CostPredictor(small_fit())
     known = conv(kernel_size=(3, 3))
     relative = dataclasses.replace(known, kernel_size=(7, 7))
     stranger = dataclasses.replace(known, kind=KernelKind.MATMUL)
@@ -279,7 +264,7 @@ def test_energy_when_bits_were_never_measured_then_as_unsure_as_the_latency() ->
         seen = device.measure(random_networks(30, seed=41, bits=(FP32,)), seed=42, energy_w=7.0)
         unseen = device.measure(random_networks(30, seed=43, bits=(INT8,)), seed=44, energy_w=7.0)
         fitted = fit_profile(profile(), seen, provenance=PROVENANCE)
-        costs = LearnedPredictor(fitted).predict_all([one.network for one in unseen])
+        costs = CostPredictor(fitted).predict_all([one.network for one in unseen])
         for cost, one in zip(costs, unseen, strict=True):
             assert cost.energy_mj is not None
             assert one.energy_mj is not None
@@ -292,7 +277,7 @@ def test_energy_when_only_latency_was_fitted_then_by_the_rates_of_the_profile() 
     fit = with_coefficients(coefficients(effects=sure_effects(NETWORKS)))
     energy = fit.energy
     assert energy is not None
-    cost = LearnedPredictor(fit).predict(NETWORKS[0])
+    cost = CostPredictor(fit).predict(NETWORKS[0])
     assert cost.energy_mj is not None
     # Channels come in blocks of one here, so that nothing is padded.
     bytes_moved = sum(kernel.bytes for kernel in NETWORKS[0].kernels)
@@ -308,7 +293,7 @@ def test_energy_when_trees_correct_the_latency_then_paid_over_the_corrected_time
     plain = coefficients(effects=sure_effects(NETWORKS))
     corrected = plain.model_copy(update={"residual": (leaf(0.3),), "residual_noise_log": 0.05})
     first, second = (
-        LearnedPredictor(with_coefficients(one)).predict(NETWORKS[0]) for one in (plain, corrected)
+        CostPredictor(with_coefficients(one)).predict(NETWORKS[0]) for one in (plain, corrected)
     )
     assert first.energy_mj is not None
     assert second.energy_mj is not None
@@ -413,28 +398,12 @@ def test_predictor_when_the_profile_has_no_fit() -> None:
 @pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan")])
 def test_confidence_when_out_of_range(confidence: float) -> None:
     with pytest.raises(ValueError, match=r"not strictly between 0 and 1; try 0\.9"):
-        LearnedPredictor(small_fit(), confidence)
-
-
-def _every_call(predictor: LearnedPredictor, network: NetworkDesc) -> list[object]:
-    return [
-        lambda: predictor.predict(network),
-        lambda: predictor.predict_all([NETWORKS[0], network]),
-        lambda: predictor.latency_ms(network),
-        lambda: predictor.kernels(network),
-    ]
-
-
-def test_predict_when_bits_have_no_rate() -> None:
-    predictor = LearnedPredictor(small_fit())
-    network = net(conv(), conv(bits=LayerBits(4, 8)))
-    message = r"\(conv\) is asked in W4A8, for which round has no rate; it runs conv in fp32, fp16"
-    for call in _every_call(predictor, network):
-        with pytest.raises(TargetError, match=message):
-            call()  # type: ignore[operator]
+        CostPredictor(small_fit(), confidence)
 
 
 def test_predict_when_bits_have_no_rate_then_the_kernel_is_named() -> None:
     network = net(conv(), conv(bits=LayerBits(4, 8)))
-    with pytest.raises(TargetError, match=r"kernel 1 \(conv\) is asked in W4A8"):
-        LearnedPredictor(small_fit()).predict(network)
+    predictor = CostPredictor(small_fit())
+    for call in (predictor.predict, predictor.latency_ms, predictor.kernels):
+        with pytest.raises(TargetError, match=r"kernel 1 \(conv\) is asked in W4A8, for which"):
+            call(network)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learned_fixtures import plain_terms, random_networks
+from learned_fixtures import padding, plain_terms, random_networks
 from test_predictor import conv, net, profile
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
@@ -15,11 +15,9 @@ from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.terms import (
     OVERHEAD,
-    TERMS,
     ClassifiedRows,
     Effect,
     KernelClass,
-    Term,
     TermMatrix,
     classify,
     design,
@@ -29,8 +27,8 @@ from hwsearch.hardware.learned.terms import (
     overhead_effects,
     sum_terms,
 )
-from hwsearch.hardware.rates import padding
-from hwsearch.hardware.roofline import Roofline
+from hwsearch.hardware.predictor import CostPredictor
+from hwsearch.hardware.rates import TERMS, Term
 
 TARGET = profile()
 ALL_BITS = (FP32, FP16, INT8)
@@ -92,22 +90,22 @@ def test_padded_macs_when_compared_with_padding_of_one_kernel(
     kernel = conv(kind=kind, bits=bits, in_channels=inner, out_channels=outer, macs=macs)
     priced = TARGET.kernels.by_kind[kind][bits].runs_as or bits
     block = TARGET.compute.by_bits[priced].channel_block
-    (padded_macs,) = classified(net(kernel)).padded_macs
+    (padded_macs,) = classified(net(kernel)).priced.padded_macs
     assert padded_macs == pytest.approx(macs * padding(kernel, block), rel=1e-12)
     assert padded_macs >= macs
 
 
 def test_bytes_when_bits_are_priced_as_others() -> None:
     linear = conv(kind=KernelKind.LINEAR, bits=INT8)
-    (found,) = classified(net(linear)).bytes
+    (found,) = classified(net(linear)).priced.bytes
     assert found.tolist() == [2 * 4096, 2 * 2048, 2 * 18464, 0, 0], "int8 runs as fp16 here"
-    (as_conv,) = classified(net(conv(bits=INT8))).bytes
+    (as_conv,) = classified(net(conv(bits=INT8))).priced.bytes
     assert as_conv.sum() == conv(bits=INT8).bytes
 
 
 def test_rows_when_added_up_like_a_roofline_that_hides_nothing() -> None:
     open_kernels = TARGET.kernels.model_copy(update={"unhidden_fraction": 1.0})
-    roofline = Roofline(TARGET.model_copy(update={"kernels": open_kernels}))
+    roofline = CostPredictor(TARGET.model_copy(update={"kernels": open_kernels}))
     networks = [*random_networks(5, seed=1, bits=ALL_BITS), net(*every_kind())]
     totals_ms = matrix_of(*networks).values.sum(1)
     expected_ms = [roofline.latency_ms(network) for network in networks]
@@ -124,7 +122,7 @@ def test_weights_when_they_do_not_fit_on_the_chip_then_the_rest_is_streamed(
     target = TARGET.model_copy(update={"memory": memory})
     networks = random_networks(6, seed=5, blocks=("dense", "pointwise"))
     rows = classify(target, kernel_table(networks))
-    weight_ms = rows.table.per_network(rows.values[:, TERMS.index("weight")])
+    weight_ms = rows.table.per_network(rows.priced.values[:, TERMS.index("weight")])
     for found_ms, network in zip(weight_ms, networks, strict=True):
         weight_bytes = 4 * network.weight_elements
         streamed = max(0.0, weight_bytes - on_chip_mb * 1e6)
@@ -132,7 +130,7 @@ def test_weights_when_they_do_not_fit_on_the_chip_then_the_rest_is_streamed(
         assert found_ms == pytest.approx(expected_ms)
     plain = classify(TARGET, kernel_table(networks))
     others = [at for at, term in enumerate(TERMS) if term != "weight"]
-    assert rows.values[:, others].tolist() == plain.values[:, others].tolist()
+    assert rows.priced.values[:, others].tolist() == plain.priced.values[:, others].tolist()
 
 
 def test_classify_when_bits_have_no_rate() -> None:
@@ -155,8 +153,8 @@ def test_classes_when_bits_run_as_others_then_one_class() -> None:
     assert rate.runs_as == FP16
     rows = classify(TARGET, kernel_table([net(eight), net(sixteen)]))
     assert [one.bits for one in rows.classes] == [FP16]
-    assert rows.values[0] == pytest.approx(rate.slowdown * rows.values[1])
-    assert rows.bytes[0].tolist() == rows.bytes[1].tolist()
+    assert rows.priced.values[0] == pytest.approx(rate.slowdown * rows.priced.values[1])
+    assert rows.priced.bytes[0].tolist() == rows.priced.bytes[1].tolist()
 
 
 def test_classes_when_read_back_from_the_rows() -> None:
@@ -367,6 +365,6 @@ def test_design_when_filled_by_hand() -> None:
 def test_terms_when_channels_fill_blocks_then_nothing_is_wasted() -> None:
     whole = conv(bits=INT8, in_channels=64, out_channels=32)
     waste = TERMS.index("waste")
-    assert classified(net(whole)).values[0, waste] == 0
+    assert classified(net(whole)).priced.values[0, waste] == 0
     odd = dataclasses.replace(whole, out_channels=31)
-    assert classified(net(odd)).values[0, waste] > 0
+    assert classified(net(odd)).priced.values[0, waste] > 0

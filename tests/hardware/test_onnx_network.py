@@ -50,7 +50,7 @@ def shapes(network: NetworkDesc) -> Counter[tuple[object, ...]]:
             (kernel.in_size, kernel.out_size),
             (kernel.macs, kernel.weight_elements),
             (kernel.input_elements, kernel.output_elements),
-            kernel.stage,
+            (kernel.curved, kernel.stage),
         )
         for kernel in network.kernels
     )

@@ -1,22 +1,20 @@
 """Kernels that a runtime does not fuse, and channel blocks within the groups of a convolution."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learned_fixtures import random_networks
+from learned_fixtures import padding, random_networks
 from test_predictor import conv, net, profile
 
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
-from hwsearch.hardware.learned.terms import TERMS, classify, latency_terms, sum_terms
+from hwsearch.hardware.learned.terms import classify, latency_terms, sum_terms
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import padding, separate
-from hwsearch.hardware.roofline import Roofline
+from hwsearch.hardware.rates import TERMS, separate
 
 FUSING = profile()
 APART = FUSING.model_copy(
@@ -66,26 +64,12 @@ def test_rows_when_gone_through_by_hand(several: list[NetworkDesc]) -> None:
     rows = classify(APART, kernel_table(several))
     plain = classify(FUSING, kernel_table(several))
     by_hand = [pair for network in several for pair in apart_of(network)]
-    slowdowns = rows.values[:, 0] / (FLOOR_US / 1e3)
+    slowdowns = rows.priced.values[:, 0] / (FLOOR_US / 1e3)
     extra_us = [count * FLOOR_US + traffic * US_PER_BYTE for count, traffic in by_hand]
-    assert rows.values[:, 6:].sum(1) == pytest.approx(np.array(extra_us) * slowdowns / 1e3)
-    assert rows.bytes[:, 3:].sum(1) == pytest.approx([traffic for _, traffic in by_hand])
-    assert rows.values[:, :6].tolist() == plain.values[:, :6].tolist()
-    assert not plain.values[:, 6:].any()
-
-
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(networks())
-def test_roofline_when_it_prices_one_or_many(network: NetworkDesc) -> None:
-    roofline = Roofline(APART)
-    (of_many,) = roofline.latencies_ms(kernel_table([network]))
-    assert roofline.predict(network).latency_ms.value == pytest.approx(of_many)
-    kernels = roofline.kernels(network)
-    overhead_ms = APART.kernels.network_overhead_us / 1e3
-    assert sum(one.latency_ms for one in kernels) + overhead_ms == pytest.approx(of_many)
-    fused = Roofline(FUSING).kernels(network)
-    extra = [one.bytes - other.bytes for one, other in zip(kernels, fused, strict=True)]
-    assert extra == pytest.approx([traffic for _, traffic in apart_of(network)])
+    assert rows.priced.values[:, 6:].sum(1) == pytest.approx(np.array(extra_us) * slowdowns / 1e3)
+    assert rows.priced.bytes[:, 3:].sum(1) == pytest.approx([traffic for _, traffic in by_hand])
+    assert rows.priced.values[:, :6].tolist() == plain.priced.values[:, :6].tolist()
+    assert not plain.priced.values[:, 6:].any()
 
 
 def test_one_layer_in_int8_between_floats_pays_twice() -> None:
@@ -107,10 +91,10 @@ def test_an_activation_behind_integers_leaves_floats() -> None:
 
 def test_no_network_starts_where_another_ended() -> None:
     first, second = chain((INT8, False)), chain((INT8, False), (FP32, False))
-    both = classify(APART, kernel_table([first, second])).values
-    alone = [classify(APART, kernel_table([one])).values for one in (first, second)]
+    both = classify(APART, kernel_table([first, second])).priced.values
+    alone = [classify(APART, kernel_table([one])).priced.values for one in (first, second)]
     assert both.tolist() == np.concatenate(alone).tolist()
-    assert classify(APART, kernel_table([])).values.shape == (0, len(TERMS))
+    assert classify(APART, kernel_table([])).priced.values.shape == (0, len(TERMS))
 
 
 def test_terms_when_everything_is_fused_have_no_columns_for_it() -> None:
@@ -145,31 +129,21 @@ def grouped(width_in: int, width_out: int, groups: int) -> KernelDesc:
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
-@given(st.integers(2, 70), st.integers(1, 70), st.integers(2, 9), st.sampled_from([1, 8, 16]))
-def test_padding_when_every_group_is_filled_up(
-    width_in: int, width_out: int, groups: int, block: int
+@given(
+    st.integers(2, 70),
+    st.integers(1, 70),
+    st.integers(2, 9),
+    st.sampled_from([1, 8, 16]),
+    st.booleans(),
+)
+def test_padded_macs_when_groups_are_filled_up_apart_or_together(
+    width_in: int, width_out: int, groups: int, block: int, by_group: bool
 ) -> None:
-    kernel = grouped(width_in, width_out, groups)
-    filled = groups * math.ceil(width_in / block) * math.ceil(width_out / block) * block**2
-    expected = filled / (groups * width_in * width_out)
-    assert padding(kernel, block, by_group=True) == pytest.approx(expected)
-    whole = math.ceil(width_out * groups / block) * block / (width_out * groups)
-    assert padding(kernel, block) == pytest.approx(whole)
-
-
-def test_padded_macs_when_the_profile_says_so() -> None:
-    block = 16
     content = FUSING.model_dump(mode="json")
     content["compute"]["by_bits"]["W32A32"]["channel_block"] = block
-    whole = HardwareProfile.model_validate(content)
-    content["kernels"]["blocks_within_groups"] = True
-    within = HardwareProfile.model_validate(content)
-    several = [grouped(8, 8, 5), grouped(3, block, 4), grouped(block, 2 * block, 2), conv()]
-    for target, by_group in ((whole, False), (within, True)):
-        found = classify(target, kernel_table([net(*several)])).padded_macs
-        expected = [k.macs * padding(k, block, by_group=by_group) for k in several]
-        assert found == pytest.approx(expected)
-        (total_ms,) = Roofline(target).latencies_ms(kernel_table([net(*several)]))
-        assert Roofline(target).latency_ms(net(*several)) == pytest.approx(total_ms)
-    assert found[2] == several[2].macs, "whole blocks in every group"
-    assert found[0] > several[0].macs
+    content["kernels"]["blocks_within_groups"] = by_group
+    target = HardwareProfile.model_validate(content)
+    kernels = [grouped(width_in, width_out, groups), conv(), conv(kind=KernelKind.MATMUL)]
+    found = classify(target, kernel_table([net(*kernels)])).priced.padded_macs
+    expected = [kernel.macs * padding(kernel, block, by_group=by_group) for kernel in kernels]
+    assert found == pytest.approx(expected)

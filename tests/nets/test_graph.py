@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.errors import BackboneError
-from hwsearch.nets.graph import VIEWS, Recording, record
+from hwsearch.hardware.operators import TORCH, VIEW_KINDS
+from hwsearch.nets.graph import Recording, record
 
 SHAPE = (1, 3, 8, 8)
 
@@ -34,7 +35,9 @@ def recorded(function: object) -> Recording:
 
 def test_record_when_sequential() -> None:
     found = record(block(), SHAPE)
-    assert [operation.scope for operation in found.operations if operation.op not in VIEWS] == [
+    assert [
+        operation.scope for operation in found.operations if TORCH[operation.op] not in VIEW_KINDS
+    ] == [
         "0",
         "1",
         "2",
@@ -89,7 +92,7 @@ def test_record_when_weights_are_prepared_has_no_operation_for_it() -> None:
         return nn.functional.linear(picture.mean((1, 2)), weight, layer.bias)
 
     ops = [operation.op for operation in recorded(standardized).operations]
-    assert [op for op in ops if op not in VIEWS] == ["mean", "addmm"]
+    assert [op for op in ops if TORCH[op] not in VIEW_KINDS] == ["mean", "addmm"]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from hwsearch.errors import BackboneError
+from hwsearch.hardware.kernel_templates import Channels, Trace
 from hwsearch.hardware.kernels import KernelDesc, KernelKind
 from hwsearch.nets.backbone import BackboneRef, build
-from hwsearch.nets.kernel_templates import Channels, Trace
 from hwsearch.nets.trace import trace
 
 PX = 64

@@ -83,7 +83,7 @@ def test_a_runtime_that_fuses_conversions_needs_no_chain(monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> dict[str, LayerBits]:
         raise AssertionError("asked for a chain")
 
-    monkeypatch.setattr("hwsearch.study.candidates.bit_costs.allocate_chain", refuse)
+    monkeypatch.setattr("hwsearch.study.candidates.bit_costs.BitCosts.arrivals", refuse)
     network = network_of("test_resnet")
     found = costs_on(make_profile()).allocate(network, 1.0)
     assert set(found) == {kernel.name for kernel in network.weighted}

@@ -11,14 +11,13 @@ from hwsearch.hardware.learned.effects import factors
 from hwsearch.hardware.learned.model import Coefficients, KernelRange
 from hwsearch.hardware.learned.residual import correction, features_of
 from hwsearch.hardware.learned.terms import (
-    TERMS,
     ClassifiedRows,
     caps_of,
     effects_of,
     sum_terms,
 )
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import rate_table
+from hwsearch.hardware.rates import TERMS
 
 #: How far off the factor of a kernel may be that is larger or smaller than all measured ones:
 #: utilization changes with size. The Nano's factors fitted on narrow convolutions alone are off
@@ -146,14 +145,13 @@ def energy_terms(
     """
     energy = profile.energy
     assert energy is not None
-    rates = rate_table(profile)
-    mj_per_mac = np.array([rates[one.kind, one.bits].mj_per_mac for one in rows.classes])
-    macs, padded = rows.table.macs, rows.padded_macs
+    priced = rows.priced
+    macs, padded = rows.table.macs, priced.padded_macs
     active = np.column_stack(
         (
             np.zeros(len(rows.table)),
-            np.stack((macs, padded - macs), axis=1) * mj_per_mac[rows.of_row][:, None],
-            rows.bytes * energy.active_pj_per_byte * 1e-9,
+            np.stack((macs, padded - macs), axis=1) * priced.mj_per_mac[:, None],
+            priced.bytes * energy.active_pj_per_byte * 1e-9,
         )
     )
     overhead_ms = latency.value - rows.table.per_network(latency.of_term.sum(1))

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from hwsearch.hardware.cost import Cost, KernelCost, Prediction, check_confidence
-from hwsearch.hardware.kernel_table import Floats, KernelTable, kernel_table
+from hwsearch.hardware.kernel_table import KernelTable, kernel_table
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.latency_parts import LatencyTerms
 from hwsearch.hardware.learned.evaluate import (
@@ -22,15 +22,9 @@ from hwsearch.hardware.learned.evaluate import (
     evaluate_energy,
 )
 from hwsearch.hardware.learned.model import FittedModel
-from hwsearch.hardware.learned.terms import TERMS, ClassifiedRows, classify, latency_terms
+from hwsearch.hardware.learned.terms import ClassifiedRows, classify, latency_terms
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.roofline import bound_of
-
-_FLOOR: Final = [TERMS.index("floor")]
-_COMPUTE: Final = [TERMS.index("compute"), TERMS.index("waste")]
-_MEMORY: Final = [
-    TERMS.index(term) for term in ("input", "output", "weight", "conversion", "activation")
-]
+from hwsearch.hardware.roofline import kernel_costs
 
 
 class LearnedPredictor:
@@ -52,16 +46,8 @@ class LearnedPredictor:
         self.confidence: Final = confidence
         self._fit = profile.fit
 
-    def predict(self, desc: NetworkDesc) -> Cost:
-        """Latency, energy and size of a network; as ``Roofline.predict``."""
-        return self.predict_all([desc])[0]
-
-    def predict_all(self, networks: Sequence[NetworkDesc]) -> list[Cost]:
-        """The costs of many networks at once, in their order."""
-        return self.predict_terms(networks)[0] if networks else []
-
     def predict_terms(self, networks: Sequence[NetworkDesc]) -> tuple[list[Cost], LatencyTerms]:
-        """The same for one network or more, with the terms of their latencies."""
+        """The costs of many networks, with the terms of their latencies; as ``Roofline`` does."""
         rows = classify(self.profile, kernel_table(networks), networks)
         latency = self._latency(rows)
         energy = self._energy(rows, latency)
@@ -76,17 +62,9 @@ class LearnedPredictor:
         ]
         return costs, _terms(rows, latency)
 
-    def latency_ms(self, desc: NetworkDesc) -> float:
-        """The median latency alone."""
-        return float(self.latencies_ms(kernel_table([desc]))[0])
-
-    def latencies_ms(self, table: KernelTable) -> Floats:
-        """The median latencies of many networks, (networks,)."""
-        return self.terms(table).latency_ms
-
-    def terms(self, table: KernelTable) -> LatencyTerms:
+    def terms(self, table: KernelTable, networks: Sequence[NetworkDesc] = ()) -> LatencyTerms:
         """The median latencies of many networks, by term."""
-        rows = classify(self.profile, table)
+        rows = classify(self.profile, table, networks)
         return _terms(rows, self._latency(rows))
 
     def kernels(self, desc: NetworkDesc) -> tuple[KernelCost, ...]:
@@ -94,23 +72,9 @@ class LearnedPredictor:
         rows = classify(self.profile, kernel_table([desc]), [desc])
         latency = self._latency(rows)
         energy = self._energy(rows, latency)
-        return tuple(
-            KernelCost(
-                name=kernel.name,
-                kind=kernel.kind,
-                bits=kernel.bits,
-                macs=kernel.macs,
-                bytes=float(rows.bytes[at].sum()),
-                latency_ms=float(latency.of_term[at].sum()),
-                energy_mj=None if energy is None else float(energy.of_term[at].sum()),
-                bound=bound_of(
-                    float(latency.of_term[at, _FLOOR].sum()),
-                    float(latency.of_term[at, _COMPUTE].sum()),
-                    float(latency.of_term[at, _MEMORY].sum()),
-                ),
-            )
-            for at, kernel in enumerate(desc.kernels)
-        )
+        energies = None if energy is None else energy.of_term.sum(1)
+        of_term = latency.of_term
+        return kernel_costs(desc, rows.priced, of_term.sum(1), energies, of_term)
 
     def _latency(self, rows: ClassifiedRows) -> Evaluated:
         model = self._fit.latency

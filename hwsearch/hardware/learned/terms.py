@@ -18,7 +18,7 @@ learned of one class helps with its relatives, and a class that was never measur
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -26,27 +26,14 @@ from hwsearch.bits import LayerBits
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, Floats, Ints, KernelTable
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.profile import HardwareProfile
-from hwsearch.hardware.rates import (
-    STEM_CHANNELS,
-    Rate,
-    no_rate,
-    rate_table,
-    separate,
-    weight_slowdown,
-)
+from hwsearch.hardware.rates import STEM_CHANNELS, TERMS, PricedRows, Rate, Rates, Term
 
-Term = Literal["floor", "compute", "waste", "input", "output", "weight", "conversion", "activation"]
-TERMS: Final[tuple[Term, ...]] = get_args(Term)
 OVERHEAD: Final = "overhead"
 
 _KINDS: Final = tuple(KernelKind)
 _CONV: Final = KIND_NUMBERS[KernelKind.CONV]
 _WINDOWED: Final = (KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.GROUPED)
-_PADDED: Final = (*_WINDOWED, KernelKind.LINEAR)
-_DENSE: Final = (KernelKind.CONV, KernelKind.LINEAR)
 _LARGEST_WINDOW: Final = 15
-#: Its column in ``ClassifiedRows.bytes``.
-_WEIGHT_BYTES: Final = 2
 
 
 class KernelClass(NamedTuple):
@@ -132,21 +119,16 @@ class ClassifiedRows:
 
     Attributes:
         table: whose rows these are.
+        priced: by the rates of the profile.
         classes: the distinct ones.
         of_row: position in ``classes``, of shape (rows,).
-        values: of shape (rows, terms), in ms, in the order of ``TERMS``.
-        padded_macs: with the channels that the runtime adds, (rows,).
-        bytes: read, written, of the weights, and of the kernels apart for conversions and for
-            activations, in the bits that a row is priced in, (rows, 5).
         wider: for each class the same in more bits, where those never cost less.
     """
 
     table: KernelTable
+    priced: PricedRows
     classes: tuple[KernelClass, ...]
     of_row: Ints
-    values: Floats
-    padded_macs: Floats
-    bytes: Floats
     wider: tuple[tuple[Wider, ...], ...]
 
 
@@ -163,57 +145,23 @@ def classify(
     Raises:
         TargetError: a kernel whose kind cannot run in its bits on this target.
     """
-    packed, asked_of_row = np.unique(_packed(table), return_inverse=True)
-    asked = [_unpacked(int(code)) for code in packed]
-    rates = rate_table(profile)
-    for at, one in enumerate(asked):
-        if (one.kind, one.bits) not in rates:
-            row = int(np.argmax(asked_of_row == at))
-            names = [kernel.name for network in networks for kernel in network.kernels]
-            raise no_rate(profile, one.kind, one.bits, names[row] if names else "of this network")
-    rate_of_asked = [rates[one.kind, one.bits] for one in asked]
-    priced = [
-        one._replace(bits=rate.priced_bits) for one, rate in zip(asked, rate_of_asked, strict=True)
-    ]
-    classes = tuple(dict.fromkeys(priced))
-    of_row = np.array([classes.index(one) for one in priced], dtype=np.int64)[asked_of_row]
-    chosen = [rates[one.kind, one.bits] for one in classes]
-    by_group = profile.kernels.blocks_within_groups
-    padded_macs = table.macs * _padding(table, classes, chosen, of_row, by_group=by_group)
-    widths = np.array([_bytes_per_element(rate) for rate in chosen]).reshape(-1, 3)[of_row]
-    elements = (table.input_elements, table.output_elements, table.weight_elements)
-    apart = separate(profile, table, widths[:, 0])
-    traffic = np.column_stack((np.stack(elements, axis=1) * widths, apart.bytes))
-    us_per_mac = np.array([rate.us_per_mac for rate in chosen])[of_row]
-    reached_gb_per_s = profile.memory.bandwidth_gb_per_s * profile.kernels.bandwidth_fraction
-    values_us = np.column_stack(
-        (
-            np.full(len(table), profile.kernels.floor_us),
-            table.macs * us_per_mac,
-            (padded_macs - table.macs) * us_per_mac,
-            traffic * 1e-3 / reached_gb_per_s,
-        )
-    )
-    values_us[:, -apart.kernels.shape[1] :] += apart.kernels * profile.kernels.floor_us
-    streaming = np.asarray(weight_slowdown(profile, table.per_network(traffic[:, _WEIGHT_BYTES])))
-    if streaming.ndim:
-        values_us[:, TERMS.index("weight")] *= streaming[table.network]
-    slowdown = np.array([rate.slowdown for rate in rate_of_asked])[asked_of_row]
+    rates = Rates(profile)
+    priced = rates.price(table, networks)
+    packed, of_row = np.unique(_packed(priced), return_inverse=True)
+    classes = tuple(_unpacked(code) for code in packed.tolist())
     return ClassifiedRows(
         table=table,
+        priced=priced,
         classes=classes,
         of_row=of_row,
-        values=values_us * (slowdown / 1e3)[:, None],
-        padded_macs=padded_macs,
-        bytes=traffic,
-        wider=tuple(_wider(profile, rates, one) for one in classes),
+        wider=tuple(_wider(profile, rates.by_pair, one) for one in classes),
     )
 
 
 def latency_terms(profile: HardwareProfile, rows: ClassifiedRows) -> tuple[Floats, Floats]:
     """Terms of each row, (rows, terms), and overhead of each network, (networks,), in ms."""
     overhead_ms = profile.kernels.network_overhead_us / 1e3
-    return rows.values, np.full(rows.table.networks, overhead_ms)
+    return rows.priced.values, np.full(rows.table.networks, overhead_ms)
 
 
 def _wider(
@@ -350,16 +298,17 @@ def design(columns: Sequence[tuple[Effect, ...]], known: Sequence[str]) -> Float
 # -- classes as numbers ---------------------------------------------------------------------------
 
 
-def _packed(table: KernelTable) -> Ints:
+def _packed(priced: PricedRows) -> Ints:
     """One number per row that holds its class; undone by ``_unpacked``."""
+    table = priced.table
     stem = (table.kind == _CONV) & (table.in_channels <= STEM_CHANNELS)
     window = np.minimum(table.window, _LARGEST_WINDOW)
     windowed = np.isin(table.kind, [KIND_NUMBERS[kind] for kind in _WINDOWED])
     code = table.kind * 2 + stem
     code = code * 16 + np.where(windowed, window, 1)
     code = code * 2 + (windowed & (table.stride > 1))
-    code = code * 64 + table.weight_bits
-    packed: Ints = code * 64 + table.activation_bits
+    code = code * 64 + priced.weight_bits
+    packed: Ints = code * 64 + priced.activation_bits
     return packed
 
 
@@ -376,36 +325,3 @@ def _unpacked(code: int) -> KernelClass:
         strided=bool(strided),
         bits=LayerBits(weight_bits, activation_bits),
     )
-
-
-def _bytes_per_element(rate: Rate) -> tuple[float, float, float]:
-    """Of the input, the output and the weights."""
-    activation_bytes = rate.priced_bits.activation_bits / 8
-    return activation_bytes, activation_bytes, rate.priced_bits.weight_bits / 8
-
-
-def _padding(
-    table: KernelTable,
-    classes: Sequence[KernelClass],
-    rates: Sequence[Rate],
-    of_row: Ints,
-    *,
-    by_group: bool,
-) -> Floats:
-    """Padded over real MACs, at least 1, as ``rates.padding`` does for one kernel."""
-    block = np.array([rate.channel_block for rate in rates], dtype=np.float64)[of_row]
-    padded = np.array([one.kind in _PADDED for one in classes])[of_row]
-    dense = np.array([one.kind in _DENSE for one in classes])[of_row]
-    outer = np.ceil(table.out_channels / block) * block / table.out_channels
-    inner_block = np.where(
-        table.in_channels <= STEM_CHANNELS, np.minimum(block, STEM_CHANNELS), block
-    )
-    inner = np.ceil(table.in_channels / inner_block) * inner_block / table.in_channels
-    factor: Floats = np.where(padded, outer, 1.0) * np.where(dense, inner, 1.0)
-    if by_group:
-        grouped = np.array([one.kind is KernelKind.GROUPED for one in classes])[of_row]
-        inputs = table.in_channels / table.groups
-        outputs = table.out_channels / table.groups
-        whole = np.ceil(inputs / block) * np.ceil(outputs / block) * block**2
-        factor = np.where(grouped, whole / (inputs * outputs), factor)
-    return factor

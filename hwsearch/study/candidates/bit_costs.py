@@ -1,4 +1,4 @@
-"""What each layer of a network costs in the bits it may run in, for the allocators of bits."""
+"""What each layer of a network costs in the bits it may run in, for the allocator of bits."""
 
 import itertools
 from collections.abc import Collection, Mapping
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from hwsearch.bits import FP32, LayerBits
 from hwsearch.hardware.kernels import KernelKind, NetworkDesc
 from hwsearch.hardware.predictor import CostPredictor
-from hwsearch.space.bit_allocator import BitOption, allocate_bits
-from hwsearch.space.chain_allocator import Arrivals, allocate_chain
+from hwsearch.space.bit_allocator import Arrivals, BitOption, allocate_bits
 from hwsearch.study.asked.admission import value_of
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.units import Quantity
@@ -42,10 +41,10 @@ class BitCosts:
             protected: layers that stay at their widest bits.
         """
         options = self.options(network, sensitivity, unfused)
-        if not self.predictor.profile.kernels.fuses_clips_only:
-            return allocate_bits(options, saving, protected=protected)
-        arrivals = self.arrivals(network, options)
-        return allocate_chain(options, arrivals, saving, protected=protected)
+        arrivals = None
+        if self.predictor.profile.kernels.fuses_clips_only:
+            arrivals = self.arrivals(network, options)
+        return allocate_bits(options, saving, protected, arrivals)
 
     def offered(self, kind: KernelKind) -> tuple[LayerBits, ...]:
         """Bits that the profile offers and the space admits; else the widest that it runs."""

@@ -6,7 +6,6 @@ thread only, since a child could not use the threads of a pool that its parent h
 """
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Final
 
 import torch
@@ -173,7 +173,7 @@ def _end_with_parent() -> None:
 def _sendable(error: Exception) -> Exception:
     """An error, or its text where it cannot be sent to another process."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:  # noqa: BLE001 - errors of others fail in their own ways
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -70,6 +70,42 @@ class KernelTemplate:
         """Whether the kernel has weights, and so bits of its own."""
         return self.kind in WEIGHTED_KINDS
 
+    def describe(self, dense: Mapping[str, int], current: Mapping[str, int]) -> KernelDesc:
+        """The kernel with these output channels of layers in place of the dense ones.
+
+        It is exact, because elements are proportional to channels.
+        """
+        in_dense, in_now = self.reads.count(dense), self.reads.count(current)
+        out_dense, out_now = self.writes.count(dense), self.writes.count(current)
+        in_channels = self.in_channels * in_now // in_dense
+        out_channels = self.out_channels * out_now // out_dense
+        groups = out_channels if self.kind is KernelKind.DEPTHWISE else self.groups
+        # Some weights are per channel, some are alone (a learnable factor of the whole layer).
+        each, alone = divmod(self.extra_weight_elements, out_dense)
+        macs, weights = self.macs, each * out_now + alone
+        if self.weighted:
+            window = math.prod(self.kernel_size) * (in_channels // groups)
+            weights += out_channels * (window + self.has_bias)
+            macs = math.prod(self.out_size) * out_channels * window
+        return KernelDesc(
+            name=self.name,
+            kind=self.kind,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            groups=groups,
+            in_size=self.in_size,
+            out_size=self.out_size,
+            macs=macs,
+            input_elements=self.input_elements * in_now // in_dense
+            + self.residual_elements * out_now // out_dense,
+            output_elements=self.output_elements * out_now // out_dense,
+            weight_elements=weights,
+            curved=self.curved,
+            stage=self.stage,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
@@ -102,41 +138,5 @@ class Trace:
         return NetworkDesc(
             name=name,
             input_px=self.input_px,
-            kernels=tuple(_filled(kernel, dense, out_channels) for kernel in self.kernels),
+            kernels=tuple(kernel.describe(dense, out_channels) for kernel in self.kernels),
         )
-
-
-def _filled(
-    kernel: KernelTemplate, dense: Mapping[str, int], current: Mapping[str, int]
-) -> KernelDesc:
-    """A template with channels put in; exact because elements are proportional to channels."""
-    in_dense, in_now = kernel.reads.count(dense), kernel.reads.count(current)
-    out_dense, out_now = kernel.writes.count(dense), kernel.writes.count(current)
-    in_channels = kernel.in_channels * in_now // in_dense
-    out_channels = kernel.out_channels * out_now // out_dense
-    groups = out_channels if kernel.kind is KernelKind.DEPTHWISE else kernel.groups
-    # Some weights are per channel, some are alone (a learnable factor of the whole layer).
-    each, alone = divmod(kernel.extra_weight_elements, out_dense)
-    macs, weights = kernel.macs, each * out_now + alone
-    if kernel.weighted:
-        window = math.prod(kernel.kernel_size) * (in_channels // groups)
-        weights += out_channels * (window + kernel.has_bias)
-        macs = math.prod(kernel.out_size) * out_channels * window
-    return KernelDesc(
-        name=kernel.name,
-        kind=kernel.kind,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=kernel.kernel_size,
-        stride=kernel.stride,
-        groups=groups,
-        in_size=kernel.in_size,
-        out_size=kernel.out_size,
-        macs=macs,
-        input_elements=kernel.input_elements * in_now // in_dense
-        + kernel.residual_elements * out_now // out_dense,
-        output_elements=kernel.output_elements * out_now // out_dense,
-        weight_elements=weights,
-        curved=kernel.curved,
-        stage=kernel.stage,
-    )
