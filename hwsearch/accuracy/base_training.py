@@ -39,6 +39,7 @@ from hwsearch.accuracy.training import (
     evaluate,
     label_loss,
     make_optimizer,
+    mixed,
     reestimate_batch_norm,
     set_rate,
     take_step,
@@ -56,6 +57,10 @@ _WARM_UP_STEPS: Final = 66
 #: Weights of about this share of the steps so far are averaged for a score before annealing.
 _AVERAGED_SHARE: Final = 0.1
 _AVERAGE_EVERY: Final = 4
+
+#: From this pass over the pictures on, every second batch is of mixed pictures.
+_MIXED_FROM_PASS: Final = 20
+_MIXED_SHARE: Final = 0.5
 
 OnStep = Callable[[int, int], None]
 
@@ -108,6 +113,7 @@ class BaseTraining:
             self._optimizer = torch.optim.AdamW(layer_groups(model), lr=0.0)
             self._peak = RATE * recipe.learning_rate
         self._batches = training_batches(data, self._px, recipe)
+        self._mixed_from = _MIXED_FROM_PASS * len(data.train) / recipe.batch_size
         self._warm_up = max(1, min(_WARM_UP_STEPS, round(0.1 * recipe.steps)))
         self.steps = 0
         self._averaged: nn.Module | None = None
@@ -229,8 +235,14 @@ class BaseTraining:
 
     def _step(self, images: Tensor, labels: Tensor, elastic: ElasticNetwork | None) -> None:
         self._optimizer.zero_grad(set_to_none=True)
+        others, share = labels, 1.0
+        if self.probe is None and self.steps >= self._mixed_from and torch.rand(()) < _MIXED_SHARE:
+            images, others, share = mixed(images, labels)
         outputs = self.model(images)
-        backward(label_loss(outputs, labels))
+        loss = label_loss(outputs, labels)
+        if share < 1.0:
+            loss = share * loss + (1 - share) * label_loss(outputs, others)
+        backward(loss)
         if elastic is not None:
             elastic.teach(images, outputs)
         take_step(self.model, self._optimizer)

@@ -238,6 +238,23 @@ def label_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, labels, label_smoothing=LABEL_SMOOTHING)
 
 
+def mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Blend each picture of a batch with another one (mixup, arXiv:1710.09412).
+
+    Drawn by torch's global generator.
+
+    Args:
+        images: (N, 3, px, px).
+        labels: int64, (N,).
+
+    Returns:
+        The blended pictures, the labels of the other ones, and the share that the first ones keep,
+        uniform in 0..1 and one for the whole batch. The loss is blended in the same shares.
+    """
+    order, share = torch.randperm(len(images)), float(torch.rand(()))
+    return torch.lerp(images[order], images, share), labels[order], share
+
+
 def backward(loss: Tensor) -> None:
     """Add the gradients of a loss.
 

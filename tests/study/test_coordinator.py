@@ -11,6 +11,7 @@ from filelock import FileLock
 from study_fixtures import BUDGETS, make_candidate, make_checked
 from tiny_network import OWN, PX
 
+from hwsearch.accuracy.ladder import inherit
 from hwsearch.errors import (
     BackboneError,
     NothingFitsError,
@@ -88,14 +89,14 @@ def unnumbered(folder: Path) -> list[dict[str, str]]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Interrupt when the network of this trial is about to be trained."""
-    plain, calls = trial_work.inherit, itertools.count()
+    calls = itertools.count()
 
-    def inherit(*arguments: Any, **more: Any) -> Any:
+    def interrupted(*arguments: Any, **more: Any) -> Any:
         if next(calls) == number:
             raise KeyboardInterrupt
-        return plain(*arguments, **more)
+        return inherit(*arguments, **more)
 
-    monkeypatch.setattr(trial_work, "inherit", inherit)
+    monkeypatch.setattr(trial_work, "inherit", interrupted)
 
 
 def check_files(folder: Path, evidence: EvidenceFile) -> None:
