@@ -9,6 +9,7 @@ from training_fixtures import PX, make_data, same_weights
 from hwsearch.accuracy.data.batches import normalized
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.ladder import (
+    CALIBRATION_BATCHES,
     Plan,
     advance,
     fine_tune,
@@ -16,11 +17,17 @@ from hwsearch.accuracy.ladder import (
     inherit,
     validation_score,
 )
-from hwsearch.accuracy.training import Recipe, evaluate, reestimate_batch_norm, train
+from hwsearch.accuracy.training import (
+    Recipe,
+    calibration_batches,
+    evaluate,
+    reestimate_batch_norm,
+    train,
+)
 from hwsearch.bits import FP32, INT8, LayerBits
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import make_blueprint
-from hwsearch.nets.quantize import activation_quantizers
+from hwsearch.nets.quantize import activation_quantizers, calibrate
 
 REF = BackboneRef(name="resnet10t", classes=3, arguments='{"channels": [8, 8, 16, 16]}')
 RECIPE = Recipe(steps=2, batch_size=16, learning_rate=0.02, seed=1)
@@ -81,6 +88,9 @@ def test_inherit_when_quantized_is_calibrated_and_coarser_bits_differ_more(
     for bits in (INT8, LayerBits(3, 3)):
         model = inherit(with_bits(plan, bits), data, batch_size=16)
         assert list(activation_quantizers(model))
+        found = outputs(model, data)
+        calibrate(model, calibration_batches(data, PX, batch_size=16, count=CALIBRATION_BATCHES))
+        assert torch.equal(outputs(model, data), found), "it was calibrated so"
         errors.append(float((outputs(model, data) - exact).abs().mean()))
     assert 0 < errors[0] < errors[1]
 

@@ -15,7 +15,7 @@ from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.elastic import Widths
 from hwsearch.accuracy.pretrained import anchor_batch_norm, fold_normalization, linear_probe
-from hwsearch.accuracy.training import Recipe, Score, evaluate, train
+from hwsearch.accuracy.training import Recipe, Score, evaluate, set_rate, train
 from hwsearch.errors import BackboneError
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.blueprint import Blueprint
@@ -152,6 +152,9 @@ def test_probe_uses_the_first_pictures_of_many(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pretrained, "PROBE_PICTURES", 59)  # too few for mirror images
     few = linear_probe(make_model(), dataclasses.replace(data, train=some), PX, classifiers=PLAIN)
     assert torch.equal(capped.weight, few.weight)
+    monkeypatch.setattr(pretrained, "PROBE_PICTURES", 60)
+    more = linear_probe(make_model(), dataclasses.replace(data, train=some), PX, classifiers=PLAIN)
+    assert not torch.equal(more.weight, few.weight), "fitted to mirror images as well"
 
 
 @pytest.mark.parametrize(
@@ -222,8 +225,10 @@ def test_statistics_are_frozen_while_tuning(weights: dict[str, Tensor], others: 
         assert not any(norm.training for norm in norms)
         seen.append((step, steps))
 
+    before = copy.deepcopy(norms[0].state_dict()["running_mean"])
     begin(model, others, RECIPE).train_whole(RECIPE.steps, on_step=look)
-    assert norms
+    anchored = norms[0].state_dict()["running_mean"]
+    assert not torch.equal(anchored, before), "statistics are those of the pictures at hand"
     assert seen == [(step, 6) for step in range(1, 7)]
 
 
@@ -245,6 +250,9 @@ def test_network_without_batch_norm_is_tuned_too() -> None:
 
 def test_rates_grow_from_a_tenth_at_the_first_layer_to_the_last() -> None:
     groups = pretrained.layer_groups(make_model())
+    optimizer = torch.optim.SGD(groups, lr=0.0)
+    set_rate(optimizer, 2.0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
     shares = [group["share"] for group in groups]
     assert [len(group["params"]) for group in groups] == [1] * 5  # convolution, norm, classifier
     assert shares == pytest.approx([0.1, 0.1**0.5, 0.1**0.5, 1.0, 1.0])

@@ -178,6 +178,7 @@ def test_headline_when_printed_has_the_numbers(priced: Priced, orin: HardwarePro
     text = " ".join(headline(priced))
     value = priced.prediction.latency_ms
     assert f"{value.value:.3g} ms, {value.low:.3g} to {value.high:.3g} at 90 %" in text
+    assert f"sustains {priced.prediction.cameras_at_30fps} cameras of 30 fps" in text
     assert f"cameras of 30 fps, {math.floor(1e3 / value.high / 30)} to " in text
     assert f"{macs_text(network().macs)}MACs" in text
     assert orin.energy is not None
