@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from own_place import Hwsearch
+from test_predict_verb import write_net
 
 from hwsearch.files import packaged_folder
 
@@ -96,6 +97,33 @@ _ONE_LINE = {
     "report": "Missing argument 'RUN'",
     "profile check": "Missing argument 'FILE'",
     "profile chek x": "No such command 'chek'",
+    "profile measure --on moon": "place 'moon' is none that can be measured on; give host, cuda or",
+    "profile measure": "Missing option '--on'",
+    "profile measure --on host --base nothing-such": "target 'nothing-such' is not known",
+    "profile measure --on host --time-limit 10": "duration '10' is not a number with a unit",
+    "profile measure --on host --name 'My Board'": "'My Board' cannot name a target",
+    "profile measure --on host --runtime tflite": "'tflite' is not one of",
+    "profile measure --on host --ssh-option -v": "is this machine and takes no options of ssh",
+    "report run --target jetson-nan": r"target 'jetson-nan' is not known\. Did you mean",
+    "report run --target jetson-nano": "run is not a folder; give a run folder",
+    "report run --target jetson-nano --budget 5": "budget '5' has no unit",
+    "report run --budget 5ms": "--budget goes with --target",
+    "predict net.onnx": r"no --target was given; see hwsearch targets",
+    "predict net.onnx --target jetsn": r"'jetsn' is not known\. Did you mean 'jetson'",
+    "predict net.onnx --target host,": r"target '' is not known",
+    "predict net.onnx --target host,host": r"--target names host twice",
+    "predict net.onnx --target host --bits 9": r"bits '9' cannot be used: 9 bits is not a width",
+    "predict net.onnx --target host --bits 4": r"runs conv in fp32, int8\. Pick one of these",
+    "predict net.onnx --target host --px 64": r"net\.onnx is exported for 32 px",
+    "predict net.onnx --target host --px 0": r"a picture of 0 px is none",
+    "predict net.onnx --target host --px big": r"'big' is not a valid int.* predict --help",
+    "predict net.onnx --target host --confidence 90": r"confidence 90 is not between 0 and 1",
+    "predict nte.onnx --target host": r"there is no file nte\.onnx\. Did you mean 'net\.onnx'",
+    "predict odd.onnx --target host": r"operator Det 'act' of odd\.onnx has no cost model; r",
+    "predict text.onnx --target host": r"text\.onnx is not an ONNX file",
+    "predict resnet81 --target host": r"no model 'resnet81'\. Did you mean 'resnet18'",
+    "predict own:tiny --target host": r"does not say the size of its picture; give --px 224",
+    "predict --target host": r"Missing argument 'MODEL\|FILE\.onnx'",
 }
 
 #: A file has a line for each of its mistakes.
@@ -139,6 +167,9 @@ def write_files(place: Path) -> None:
     for name, file in (("full", "a.png"), ("blank", "notes.txt")):
         (place / "with_empty" / name).mkdir(parents=True)
         (place / "with_empty" / name / file).write_bytes(b"")
+    write_net(place / "net.onnx")
+    write_net(place / "odd.onnx", operator="Det")
+    (place / "text.onnx").write_text("no network at all")
     for folder, text in (("bad_run", "{"), ("other_version", '{"schema_version": 99}')):
         (place / folder).mkdir()
         (place / folder / "run.json").write_text(text)

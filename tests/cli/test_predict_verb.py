@@ -1,7 +1,6 @@
 """``hwsearch predict`` as it is typed; files are priced in a process that cannot import torch."""
 
 import json
-import re
 import subprocess
 import sys
 from importlib import resources
@@ -18,8 +17,8 @@ from own_place import Hwsearch
 
 import hwsearch as package
 from hwsearch import api
-from hwsearch.cli.main import cli, main
-from hwsearch.errors import BackboneError
+from hwsearch.cli.main import cli
+from hwsearch.errors import BackboneError, UserError
 from hwsearch.hardware.targets import load_profile
 
 
@@ -63,9 +62,6 @@ def accepts(content: object) -> bool:
     folder = resources.files("hwsearch.report")
     schema: dict[str, Any] = json.loads((folder / "predict.schema.json").read_text("utf-8"))
     return bool(jsonschema.Draft202012Validator(schema).is_valid(content))
-
-
-# -- a file, without torch -------------------------------------------------------------------------
 
 
 def test_file_when_priced_prints_where_the_time_goes(net: Path, hwsearch: Hwsearch) -> None:
@@ -123,9 +119,6 @@ def test_profile_when_a_file_without_energy_is_priced(tmp_path: Path, net: Path)
     assert content["energy_mj"] is None
 
 
-# -- names, with torch -----------------------------------------------------------------------------
-
-
 def test_name_when_priced_is_traced_at_its_size() -> None:
     content = json.loads(typed("resnet18", "--target", "jetson", "--bits", "8", "--json").stdout)
     assert accepts(content)
@@ -133,53 +126,6 @@ def test_name_when_priced_is_traced_at_its_size() -> None:
     assert content["macs"] == pytest.approx(1.814e9, rel=1e-3)
     smaller = typed("resnet18", "--target", "jetson", "--px", "64", "--json").stdout
     assert json.loads(smaller)["input_px"] == 64
-
-
-# -- mistakes --------------------------------------------------------------------------------------
-
-MISTAKES = {
-    "net.onnx": r"no --target was given; see hwsearch targets",
-    "net.onnx --target jetsn": r"'jetsn' is not known\. Did you mean 'jetson'",
-    "net.onnx --target jetson,": r"target '' is not known",
-    "net.onnx --target jetson,jetson-orin-nano": r"--target names jetson-orin-nano twice",
-    "net.onnx --target jetson --bits 9": r"bits '9' cannot be used: 9 bits is not a width",
-    "net.onnx --target jetson --bits 4": r"runs conv in fp32, fp16, int8\. Pick one of these",
-    "net.onnx --target jetson --px 64": r"net\.onnx is exported for 32 px",
-    "net.onnx --target jetson --px 0": r"a picture of 0 px is none",
-    "net.onnx --target jetson --px big": r"'big' is not a valid int.* See hwsearch predict --help",
-    "net.onnx --target jetson --confidence 90": r"confidence 90 is not between 0 and 1",
-    "nte.onnx --target jetson": r"there is no file nte\.onnx\. Did you mean 'net\.onnx'",
-    "odd.onnx --target jetson": r"operator Det 'act' of odd\.onnx has no cost model; replace it",
-    "text.onnx --target jetson": r"text\.onnx is not an ONNX file",
-    "resnet81 --target jetson": r"no model 'resnet81'\. Did you mean 'resnet18'",
-    "own:tiny --target jetson": r"does not say the size of its picture; give --px 224",
-    "--target jetson": r"Missing argument 'MODEL\|FILE\.onnx'",
-}
-
-
-@pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistake_when_made_is_answered_in_one_line_without_torch(
-    arguments: str,
-    net: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_net(net.with_name("odd.onnx"), operator="Det")
-    net.with_name("text.onnx").write_text("no network at all")
-    loaded = {name for name in sys.modules if name.partition(".")[0] in {"torch", "timm"}}
-    for name in loaded | {"torch", "timm"}:
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(sys, "argv", ["hwsearch", "predict", *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    shown = capsys.readouterr()
-    *notes, answer = shown.err.splitlines()
-    assert (ended.value.code, shown.out) == (2, "")
-    assert re.search(MISTAKES[arguments], answer), answer
-    assert all(note == "'jetson' means jetson-orin-nano" for note in notes)
-
-
-# -- as a function ---------------------------------------------------------------------------------
 
 
 def test_function_when_called_returns_what_the_command_prints(net: Path) -> None:
@@ -190,6 +136,8 @@ def test_function_when_called_returns_what_the_command_prints(net: Path) -> None
     several = package.predict(net, target=["jetson", "jetson-nano"], bits="W8A8")
     assert [found.target for found in several] == ["jetson-orin-nano", "jetson-nano"]
     assert several[0].latency_ms == one.latency_ms
+    with pytest.raises(UserError, match="names jetson-orin-nano twice; keep one of them"):
+        typed("net.onnx", "--target", "jetson,jetson-orin-nano")  # an alias of it
 
 
 def test_function_when_of_a_file_imports_no_torch(net: Path, surroundings: dict[str, str]) -> None:

@@ -4,32 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from own_place import Hwsearch
 
 from hwsearch.files import read_model
 from hwsearch.hardware.profile import HardwareProfile
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--on", "moon"), "place 'moon' is none that can be measured on; give host, cuda or ssh"),
-        ((), "Missing option '--on'"),
-        (("--on", "host", "--base", "nothing-such"), "target 'nothing-such' is not known"),
-        (("--on", "host", "--time-limit", "10"), "duration '10' is not a number with a unit"),
-        (("--on", "host", "--name", "My Board"), "'My Board' cannot name a target"),
-        (("--on", "host", "--runtime", "tflite"), "'tflite' is not one of"),
-        (("--on", "host", "--ssh-option", "-v"), "is this machine and takes no options of ssh"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_at_once_without_torch(
-    arguments: tuple[str, ...], message: str, hwsearch: Hwsearch
-) -> None:
-    ended = hwsearch("profile", "measure", *arguments)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert message in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

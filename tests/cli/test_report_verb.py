@@ -98,22 +98,3 @@ def test_report_for_another_target_when_the_backbone_is_not_found(
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "module 'own_backbone' of backbone 'own_backbone:tiny' is not found" in ended.stderr
     assert not (folder / "targets").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--target", "jetson-nan"], "target 'jetson-nan' is not known. Did you mean"),
-        (["--target", "jetson-nano"], "run is not a folder; give a run folder"),
-        (["--target", "jetson-nano", "--budget", "5"], "budget '5' has no unit"),
-        (["--budget", "5ms"], "--budget goes with --target"),
-    ],
-)
-def test_report_when_something_given_is_wrong_answers_at_once(
-    options: list[str], message: str, hwsearch: Hwsearch, tmp_path: Path
-) -> None:
-    ended = hwsearch("report", "run", *options)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"hwsearch: {message}")
-    assert ended.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []

@@ -118,8 +118,15 @@ def test_file_that_names_other_classes_than_its_network_is_refused(
 
 
 def test_export_when_the_batch_is_open_and_normalization_baked(
-    host_run: Path, pictures: DataSet
+    host_run: Path, pictures: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fed: list[np.ndarray] = []
+
+    def classes(path: Path, values: np.ndarray) -> np.ndarray:
+        fed.append(values)
+        return classes_of(path, values)
+
+    monkeypatch.setattr(export, "classes_of", classes)
     run = exported(host_run, pictures, dynamic_batch=True, bake=True)
     contract = read_contract(run.models[0].folder / "model.onnx")
     assert contract.batch is None
@@ -127,6 +134,10 @@ def test_export_when_the_batch_is_open_and_normalization_baked(
     session = onnxruntime.InferenceSession(str(run.models[0].folder / "model.onnx"))
     logits = session.run(None, {"picture": pictures.test.images[:5].float().numpy()})[0]
     assert logits.shape == (5, 3)
+    # It was compared with its network on plain levels, which is what it takes.
+    np.testing.assert_allclose(fed[0], np.rint(fed[0]), atol=1e-3)
+    assert 150 < fed[0].max() < 256
+    assert fed[0].min() > -1e-3
 
 
 def test_outputs_when_for_tensorrt_are_quantized_symmetrically(
