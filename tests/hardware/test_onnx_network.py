@@ -196,6 +196,7 @@ def test_convolution_when_normalized_activated_and_added(tmp_path: Path) -> None
     assert kernel.weight_elements == 3 * 3 * 9 + 3
     assert kernel.input_elements == 2 * 3 * 8 * 8
     assert kernel.output_elements == 3 * 8 * 8
+    assert not kernel.curved, "integers clip as ReLU does"
 
 
 def test_convolution_when_already_with_a_bias_gets_no_second(tmp_path: Path) -> None:
@@ -208,33 +209,11 @@ def test_convolution_when_already_with_a_bias_gets_no_second(tmp_path: Path) -> 
     assert kernel.weight_elements == 9 + 3
 
 
-def test_convolution_when_depthwise_or_grouped(tmp_path: Path) -> None:
-    nodes = [
-        node("Conv", "x w", "a", group=3, strides=[2, 2], pads=[1] * 4),
-        node("Conv", "a v", "b"),
-        node("Conv", "b u", "y", group=2),
-    ]
-    weights = {"w": floats(3, 1, 3, 3), "v": floats(4, 3, 1, 1), "u": floats(6, 2, 1, 1)}
-    first, _, third = read(tmp_path, nodes, weights)
-    assert (first.kind, first.macs, first.stride) == (KernelKind.DEPTHWISE, 4 * 4 * 27, (2, 2))
-    assert (third.kind, third.macs, third.groups) == (KernelKind.GROUPED, 4 * 4 * 6 * 2, 2)
-    assert (first.in_size, first.out_size) == ((8, 8), (4, 4))
-    # One resolution throughout is cut into stages by depth.
-    assert [first.stage, third.stage] == [1, 3]
-
-
 def test_second_residual_when_one_is_fused_is_a_kernel(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c"), node("Add", "c x", "s"), node("Add", "s x", "y")]
     kernels = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1)})
     assert kinds(kernels) == ["conv", "elementwise"]
     assert kernels[1].input_elements == 2 * 3 * 64
-
-
-def test_concatenation_when_inputs_differ_reads_the_channels_of_all(tmp_path: Path) -> None:
-    nodes = [node("Conv", "x w", "c"), node("Concat", "c x", "y", axis=1)]
-    _, kernel = read(tmp_path, nodes, {"w": floats(5, 3, 1, 1)})
-    assert (kernel.in_channels, kernel.out_channels) == (8, 8)
-    assert kernel.input_elements == kernel.output_elements == 8 * 64
 
 
 def test_activation_when_its_input_is_read_elsewhere_is_a_kernel(tmp_path: Path) -> None:
@@ -258,6 +237,7 @@ SCALARS = {name: np.array(v, dtype=np.float32) for name, v in
 def test_activation_when_spelled_out_is_fused(tmp_path: Path) -> None:
     (kernel,) = read(tmp_path, HARD_SWISH, {"w": floats(3, 3, 1, 1), **SCALARS})
     assert (kernel.weight_elements, kernel.input_elements) == (9, 3 * 64)
+    assert kernel.curved, "integers cannot clip to a hard-swish"
 
 
 def test_activation_when_a_part_is_read_elsewhere_stays_spelled_out(tmp_path: Path) -> None:
@@ -481,25 +461,22 @@ def test_layer_when_input_and_weight_are_dequantized_is_int8(tmp_path: Path) -> 
     assert (kernel.bits, kernel.macs, kernel.weight_elements) == (INT8, 12 * 64, 16)
 
 
-@pytest.mark.parametrize(("bits", "expected"), [(8, "W8A32"), (4, "W4A32")])
-def test_layer_when_the_weight_alone_is_quantized(bits: int, expected: str, tmp_path: Path) -> None:
-    weight, stored = quantized("w", (4, 3, 1, 1), bits=bits)
-    (kernel,) = read(tmp_path, [weight, node("Conv", "x w", "y")], stored)
+@pytest.mark.parametrize(
+    ("weight_bits", "input_quantized", "expected"),
+    [(8, False, "W8A32"), (4, False, "W4A32"), (4, True, "W4A8"), (None, True, "W32A32")],
+)
+def test_layer_when_its_weight_or_its_input_alone_is_quantized(
+    weight_bits: int | None, input_quantized: bool, expected: str, tmp_path: Path
+) -> None:
+    weight, stored = quantized("w", (4, 3, 1, 1), bits=weight_bits or 8)
+    nodes = [*pair("x", "xd"), node("Conv", "xd w" if input_quantized else "x w", "y")]
+    if weight_bits is None:
+        stored = {"w": floats(4, 3, 1, 1)}
+    else:
+        nodes.insert(0, weight)
+    (kernel,) = read(tmp_path, nodes, {**stored, **GRID})
     assert kernel.bits == LayerBits.parse(expected)
-
-
-def test_layer_when_the_input_alone_is_quantized_is_float(tmp_path: Path) -> None:
-    nodes = [*pair("x", "xd"), node("Conv", "xd w", "y")]
-    (kernel,) = read(tmp_path, nodes, {**GRID, "w": floats(4, 3, 1, 1)})
-    assert kernel.bits == FP32
-
-
-def test_layer_when_weights_have_four_bits_and_inputs_eight(tmp_path: Path) -> None:
-    weight, stored = quantized("w", (4, 3, 1, 1), bits=4)
-    (kernel,) = read(tmp_path, [weight, *pair("x", "xd"), node("Conv", "xd w", "y")],
-                     {**stored, **GRID})  # fmt: skip
-    assert kernel.bits == LayerBits(4, 8)
-    assert kernel.weight_bytes == 6
+    assert kernel.weight_bytes == 12 * (weight_bits or 32) / 8
 
 
 def test_linear_when_its_weight_is_transposed_after_dequantization(tmp_path: Path) -> None:
