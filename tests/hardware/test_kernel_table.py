@@ -60,12 +60,6 @@ def test_per_network_when_summed_by_hand() -> None:
     assert counts.tolist() == [len(network.kernels) for network in networks]
 
 
-def test_per_network_when_a_network_has_no_row() -> None:
-    table = kernel_table(random_networks(1, seed=3))
-    three = dataclasses.replace(table, networks=3, network=np.full(len(table), 1))
-    assert three.per_network(table.macs).tolist() == [0.0, table.macs.sum(), 0.0]
-
-
 @pytest.mark.parametrize("chosen", [[0], [3, 1], [5, 4, 3, 2, 1, 0], [2, 5, 0], [0, 1, 2, 3, 4, 5]])
 def test_of_when_networks_are_selected_and_numbered_again(chosen: list[int]) -> None:
     networks = random_networks(6, seed=4, bits=(FP32, INT8))

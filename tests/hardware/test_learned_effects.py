@@ -142,19 +142,6 @@ def test_steps_when_compared_with_the_system_written_out(networks: int, damping:
     assert curvature.pull(residual) == pytest.approx(jacobian.T @ residual)
 
 
-def test_steps_when_the_prior_is_wide_and_the_noise_small_then_exact_enough() -> None:
-    # Ten networks known to a tenth of a percent, two hundred effects known to e^2.
-    rng = np.random.default_rng(0)
-    # Shares of a network add up to one, and an effect is in a factor or not.
-    parts = 1e3 * rng.dirichlet(np.ones(80), size=10)
-    matrix = rng.integers(0, 2, (80, 200)).astype(float)
-    jacobian, precision = parts @ matrix, np.full(200, 0.25)
-    right = jacobian.T @ rng.normal(size=10)
-    step = Curvature(parts, matrix, precision).solve(right)
-    left_over = jacobian.T @ (jacobian @ step) + precision * step - right
-    assert np.abs(left_over).max() < 1e-6 * np.abs(right).max()
-
-
 def test_learned_when_there_are_terms_that_no_network_has_then_the_same() -> None:
     # Twelve networks are more than the effects, and fewer than these with thirty others.
     terms = random_terms(12, seed=4)
@@ -271,13 +258,6 @@ def test_prior_draws_when_compared_with_their_distribution() -> None:
     assert draws.std() == pytest.approx(0.4, rel=0.08)
     between = np.corrcoef(draws)[np.triu_indices(60, 1)]
     assert abs(between.mean()) < 0.02, "effects are drawn for themselves"
-
-
-def test_prior_draws_when_repeated_or_scaled() -> None:
-    assert prior_draw(CONV, 3) == prior_draw(CONV, 3) != prior_draw(CONV, 4)
-    assert prior_draw(CONV, 3) != prior_draw(MEMORY, 3)
-    wide = Effect(CONV.name, 2 * CONV.sigma)
-    assert prior_draw(wide, 3) == pytest.approx(2 * prior_draw(CONV, 3))
 
 
 # -- starting from a relative ---------------------------------------------------------------------

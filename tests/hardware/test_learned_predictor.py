@@ -84,10 +84,6 @@ def test_predict_all_when_compared_with_one_by_one() -> None:
         assert same_costs(predictor.predict_all(NETWORKS[::-1]), alone[::-1])
 
 
-def test_predict_all_when_there_are_no_networks() -> None:
-    assert CostPredictor(small_fit()).predict_all([]) == []
-
-
 def test_latencies_when_only_medians_are_wanted() -> None:
     predictor = CostPredictor(small_fit())
     expected = [cost.latency_ms.value for cost in predictor.predict_all(NETWORKS)]

@@ -152,12 +152,6 @@ def test_trees_when_stored_then_read_back_equal() -> None:
     assert all(feature < 5 for tree in trees for feature in tree.feature)
 
 
-def test_correction_when_trees_are_added_up() -> None:
-    inputs = np.zeros((3, 2))
-    assert correction([], inputs).tolist() == [0.0] * 3
-    assert correction([leaf(0.1), leaf(-0.3)], inputs) == pytest.approx([-0.2] * 3)
-
-
 def test_correction_when_it_is_large_then_bounded_and_still_in_order() -> None:
     inputs = np.zeros((1, 1))
     found = [correction([leaf(x)], inputs)[0] for x in (-9.0, -0.6, -0.1, 0.1, 0.6, 9.0)]

@@ -10,14 +10,10 @@ from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.terms import (
-    OVERHEAD,
     ClassifiedRows,
-    Effect,
     KernelClass,
     TermMatrix,
     classify,
-    design,
-    distinct,
     effects_of,
     latency_terms,
     overhead_effects,
@@ -176,13 +172,6 @@ def test_sums_when_a_column_would_be_zero_then_left_out() -> None:
     assert matrix.values.shape == (1, 4), "overhead, floor, input and output"
 
 
-def test_matrix_when_some_networks_are_taken() -> None:
-    matrix = matrix_of(*random_networks(4, seed=4))
-    some = matrix.of([2, 0])
-    assert some.values.tolist() == matrix.values[[2, 0]].tolist()
-    assert some.effects == matrix.effects
-
-
 # -- effects --------------------------------------------------------------------------------------
 
 CLASSES = [
@@ -232,23 +221,3 @@ def test_effects_when_apart_from_the_kernel_are_of_the_kind(term: Term) -> None:
         assert effects_of(term, same) == effects_of(term, of_class())
     other = [effect.name for effect in effects_of(term, of_class(kind=KernelKind.LINEAR))]
     assert other == ["all", term, f"{term}/linear"]
-
-
-def test_effects_when_of_the_overhead() -> None:
-    assert OVERHEAD in {effect.name for effect in overhead_effects()}
-    assert not any(OVERHEAD in {e.name for e in column} for column in COLUMNS[1:])
-
-
-def test_distinct_when_in_order_of_appearance() -> None:
-    a, b, c = (Effect(name, 0.1) for name in "abc")
-    assert distinct([(b, a), (a,), (c, b)]) == (b, a, c)
-    assert distinct([]) == ()
-
-
-def test_design_when_filled_by_hand() -> None:
-    names = [effect.name for effect in distinct(COLUMNS)]
-    found = design(COLUMNS, names)
-    assert found.shape == (len(COLUMNS), len(names))
-    for row, column in enumerate(COLUMNS):
-        expected = [float(name in {effect.name for effect in column}) for name in names]
-        assert found[row].tolist() == expected
