@@ -6,6 +6,7 @@ are never read, only their shapes.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,12 +119,22 @@ def read_graph(path: Path, *, input_px: int | None, known: frozenset[str]) -> On
     model = _loaded(path)
     graph = model.graph
     constants, constant_nodes, live = _divided(graph)
-    _check_operators(path, live, known)
+    for node in live:
+        if node.op not in known:
+            raise BackboneError(
+                f"operator {node.label} of {path} has no cost model; replace it, or cut the "
+                "network before it"
+            )
     picture, px, axis = _made_static(path, model, input_px)
     types, values = _inferred(path, model)
     shapes = {name: shape for name, (shape, _) in types.items() if shape is not None}
     for node in live:
-        _check_shapes(path, node, shapes)
+        for name in (*node.inputs, node.outputs[0]):
+            if name and (name not in shapes or 0 in shapes[name]):
+                raise BackboneError(
+                    f"the shape of tensor {name} at {node.label} of {path} does not follow from "
+                    "the input; export the network for fixed shapes"
+                )
     return OnnxGraph(
         name=path.name,
         input_px=px,
@@ -162,21 +173,12 @@ def _loaded(path: Path) -> "onnx.ModelProto":
     if model.graph.sparse_initializer:
         raise BackboneError(f"{path} holds sparse weights, which have no price; export them dense")
     for tensor in model.graph.initializer:
-        if _elements(tensor.dims) > _MOST_VALUES:
+        if math.prod(tensor.dims) > _MOST_VALUES:
             # Shape inference copies the model several times; only the shapes of weights matter.
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
             tensor.ClearField("int32_data")
     return model
-
-
-def _check_operators(path: Path, nodes: Sequence[Node], known: frozenset[str]) -> None:
-    for node in nodes:
-        if node.op not in known:
-            raise BackboneError(
-                f"operator {node.label} of {path} has no cost model; replace it, or cut the "
-                "network before it"
-            )
 
 
 def _node(node: "onnx.NodeProto", position: int) -> Node:
@@ -294,7 +296,7 @@ def _inferred(
     values = {
         tensor.name: to_array(tensor)
         for tensor in graph.initializer
-        if _elements(tensor.dims) <= _MOST_VALUES and not _is_external(tensor)
+        if math.prod(tensor.dims) <= _MOST_VALUES and not _is_external(tensor)
     }
     while True:
         try:
@@ -342,7 +344,7 @@ def _folded(
     known = dict(values)
     for node in model.graph.node:
         shape = types.get(node.output[0], (None, ""))[0]
-        if shape is None or _elements(shape) > _MOST_VALUES:
+        if shape is None or math.prod(shape) > _MOST_VALUES:
             continue
         if node.op_type == "Constant":
             result = _constant(node)
@@ -380,7 +382,7 @@ def _of_shape(node: "onnx.NodeProto", shape: Shape | None) -> "np.ndarray[Any, A
     if shape is None:
         return None
     if node.op_type == "Size":
-        return np.asarray(_elements(shape), dtype=np.int64)
+        return np.asarray(math.prod(shape), dtype=np.int64)
     ends = {attribute.name: attribute.i for attribute in node.attribute}
     return np.asarray(shape[ends.get("start", 0) : ends.get("end", len(shape))], dtype=np.int64)
 
@@ -433,23 +435,7 @@ def _reaching(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     return live[::-1]
 
 
-def _check_shapes(path: Path, node: Node, shapes: Mapping[str, Shape]) -> None:
-    for name in (*node.inputs, node.outputs[0]):
-        if name and (name not in shapes or 0 in shapes[name]):
-            raise BackboneError(
-                f"the shape of tensor {name} at {node.label} of {path} does not follow from the "
-                "input; export the network for fixed shapes"
-            )
-
-
 def _is_external(tensor: "onnx.TensorProto") -> bool:
     from onnx import TensorProto
 
     return tensor.data_location == TensorProto.EXTERNAL
-
-
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -50,28 +50,6 @@ class Rate(NamedTuple):
     mj_per_mac: float
 
 
-def rate_table(profile: HardwareProfile) -> dict[tuple[KernelKind, LayerBits], Rate]:
-    """All rates of a profile."""
-    table = {}
-    for kind, rates in profile.kernels.by_kind.items():
-        for bits, rate in rates.items():
-            priced_bits = rate.runs_as or bits
-            efficiency = rates[priced_bits].compute_efficiency
-            assert efficiency is not None, "the profile's validation follows runs_as"
-            peak = profile.compute.by_bits[priced_bits]
-            mj_per_mac = 0.0
-            if profile.energy is not None:
-                mj_per_mac = profile.energy.active_pj_per_mac[priced_bits] * 1e-9
-            table[kind, bits] = Rate(
-                priced_bits=priced_bits,
-                us_per_mac=1e-3 / (peak.peak_gmac_per_s * efficiency),
-                channel_block=peak.channel_block,
-                slowdown=rate.slowdown,
-                mj_per_mac=mj_per_mac,
-            )
-    return table
-
-
 @dataclass(frozen=True, kw_only=True)
 class PricedRows:
     """A table's rows by the rates of a profile alone.
@@ -100,7 +78,23 @@ class Rates:
 
     def __init__(self, profile: HardwareProfile) -> None:
         self.profile: Final = profile
-        self.by_pair: Final = rate_table(profile)
+        self.by_pair: Final[dict[tuple[KernelKind, LayerBits], Rate]] = {}
+        for kind, rates in profile.kernels.by_kind.items():
+            for bits, rate in rates.items():
+                priced_bits = rate.runs_as or bits
+                efficiency = rates[priced_bits].compute_efficiency
+                assert efficiency is not None, "the profile's validation follows runs_as"
+                peak = profile.compute.by_bits[priced_bits]
+                mj_per_mac = 0.0
+                if profile.energy is not None:
+                    mj_per_mac = profile.energy.active_pj_per_mac[priced_bits] * 1e-9
+                self.by_pair[kind, bits] = Rate(
+                    priced_bits=priced_bits,
+                    us_per_mac=1e-3 / (peak.peak_gmac_per_s * efficiency),
+                    channel_block=peak.channel_block,
+                    slowdown=rate.slowdown,
+                    mj_per_mac=mj_per_mac,
+                )
         # Position in ``by_pair``, or -1, by kind, weight bits and activation bits.
         self._position = np.full((len(KernelKind), 64, 64), -1)
         for at, (kind, bits) in enumerate(self.by_pair):

@@ -1,16 +1,24 @@
 """Tiny ONNX files, and a place that answers as a runner would."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hwsearch.hardware.measure import runner
 from hwsearch.hardware.measure.process import Event
 from hwsearch.hardware.runtimes import Runner
+
+#: A job of the runner; tests change what they are about.
+JOB: Final[dict[str, Any]] = {
+    "mode": "measure", "runtime": "onnxruntime", "threads": 1, "rounds": 2, "extra_rounds": 0,
+    "runs": 3, "warm_up": 1, "seconds_per_round": 1.0, "time_limit_s": None, "precisions": [],
+    "anchor": None,
+}  # fmt: skip
 
 
 def write_net(
@@ -113,3 +121,51 @@ class ScriptedPlace:
                     "energy_mj": 5.0 if self.energy else None,
                 }
         yield {"event": "done"}
+
+
+class ScriptedRuntime:
+    """A runtime inside the runner whose nets take what a test says.
+
+    Args:
+        rounds_ms: the rounds of a net, by its file.
+    """
+
+    def __init__(self, rounds_ms: Callable[[str], Iterator[float]]) -> None:
+        self.rounds_ms = rounds_ms
+
+    def start(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, file: str, job: dict[str, Any]) -> "ScriptedNet":
+        return ScriptedNet(self.rounds_ms(file))
+
+
+class ScriptedNet:
+    """A net of ``ScriptedRuntime``."""
+
+    def __init__(self, rounds_ms: Iterator[float]) -> None:
+        self.rounds_ms = rounds_ms
+
+    def round(self, runs: int, seconds_per_round: float) -> dict[str, Any]:
+        value = next(self.rounds_ms)
+        return {"median_ms": value, "minimum_ms": value, "runs": runs}
+
+    def energy_mj(self) -> None: ...
+
+
+class Recorder(runner.Events):
+    """Events of the runner, kept in this process."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(self, event: str, **values: object) -> None:
+        self.events.append((event, values))
+
+    def names(self, wanted: str) -> list[str]:
+        """The nets of all events of a kind, in order."""
+        return [str(values["id"]) for event, values in self.events if event == wanted]
+
+    def rounds(self) -> dict[str, int]:
+        """How many rounds each net had."""
+        return {v["id"]: len(v["rounds_ms"]) for event, v in self.events if event == "net"}

@@ -7,7 +7,6 @@ from test_predictor import conv, net
 
 from hwsearch.bits import FP32, INT8
 from hwsearch.hardware.kernel_table import KIND_NUMBERS, KernelTable, kernel_table
-from hwsearch.hardware.kernels import KernelKind
 
 PLAIN_COLUMNS = (
     "in_channels", "out_channels", "macs", "input_elements", "output_elements", "weight_elements",
@@ -51,11 +50,6 @@ def test_table_when_numbers_are_large_then_exact() -> None:
     assert (int(table.macs[0]), int(table.weight_elements[0])) == (2**53, 2**40 + 1)
 
 
-def test_kind_numbers_when_every_kind_has_its_own() -> None:
-    assert set(KIND_NUMBERS) == set(KernelKind)
-    assert sorted(KIND_NUMBERS.values()) == list(range(len(KernelKind)))
-
-
 def test_per_network_when_summed_by_hand() -> None:
     networks = random_networks(4, seed=2)
     table = kernel_table(networks)
@@ -64,12 +58,6 @@ def test_per_network_when_summed_by_hand() -> None:
     assert sums.tolist() == [network.macs for network in networks]
     counts = table.per_network(np.ones(len(table)))
     assert counts.tolist() == [len(network.kernels) for network in networks]
-
-
-def test_per_network_when_a_network_has_no_row() -> None:
-    table = kernel_table(random_networks(1, seed=3))
-    three = dataclasses.replace(table, networks=3, network=np.full(len(table), 1))
-    assert three.per_network(table.macs).tolist() == [0.0, table.macs.sum(), 0.0]
 
 
 @pytest.mark.parametrize("chosen", [[0], [3, 1], [5, 4, 3, 2, 1, 0], [2, 5, 0], [0, 1, 2, 3, 4, 5]])
@@ -84,30 +72,10 @@ def test_of_when_networks_are_selected_and_numbered_again(chosen: list[int]) -> 
         assert selected.per_network(selected.macs).tolist() == [networks[at].macs for at in chosen]
 
 
-def test_of_when_the_table_itself_is_left_alone() -> None:
-    table = kernel_table(random_networks(3, seed=5))
-    before = rows_of(table)
-    table.of([2])
-    assert rows_of(table) == before
-
-
-def test_of_when_taken_twice() -> None:
-    table = kernel_table(random_networks(5, seed=6))
-    assert rows_of(table.of([4, 2, 0]).of([2, 1])) == rows_of(table.of([0, 2]))
-
-
 def test_of_when_nothing_is_selected() -> None:
     nothing = kernel_table(random_networks(2, seed=7)).of(np.array([], dtype=np.int64))
     assert (nothing.networks, len(nothing)) == (0, 0)
     assert nothing.per_network(nothing.macs).shape == (0,)
-
-
-def test_of_when_a_network_is_selected_twice() -> None:
-    networks = random_networks(2, seed=8)
-    twice = kernel_table(networks).of([1, 0, 1])
-    assert rows_of(twice) == rows_of(kernel_table([networks[at] for at in (1, 0, 1)]))
-    macs = [network.macs for network in networks]
-    assert twice.per_network(twice.macs).tolist() == [macs[1], macs[0], macs[1]]
 
 
 def test_of_when_a_network_has_no_row() -> None:
@@ -122,9 +90,3 @@ def test_table_when_there_is_no_network() -> None:
     table = kernel_table([])
     assert (table.networks, len(table)) == (0, 0)
     assert table.per_network(table.macs).shape == (0,)
-
-
-def test_table_when_assigned_to() -> None:
-    table = kernel_table(random_networks(1, seed=9))
-    with pytest.raises(dataclasses.FrozenInstanceError, match="networks"):
-        table.networks = 2  # type: ignore[misc]

@@ -112,16 +112,6 @@ def test_posterior_when_there_is_one_effect_then_known_in_closed_form() -> None:
     assert np.std(samples) == pytest.approx(1 / math.sqrt(precision), rel=0.12)
 
 
-def test_best_effects_when_the_order_of_networks_changes() -> None:
-    terms = random_terms(12, seed=1)
-    measured = noisy(truth_of(terms, random_truth(1)), 0.05, 2)
-    order = np.random.default_rng(0).permutation(12)
-    first = learn(terms, measured, seed=0, samples=0)
-    second = learn(terms.of(order), measured[order], seed=0, samples=0)
-    assert best_of(second) == pytest.approx(best_of(first), abs=1e-4)
-    assert second.noise == pytest.approx(first.noise, rel=1e-4)
-
-
 def test_best_effects_when_the_order_of_columns_changes() -> None:
     terms = random_terms(12, seed=2)
     measured = noisy(truth_of(terms, random_truth(2)), 0.05, 3)
@@ -131,12 +121,6 @@ def test_best_effects_when_the_order_of_columns_changes() -> None:
     for name in NAMES:
         # The samples too: a draw is made from the name of its effect, not from its position.
         assert second.effects[name] == pytest.approx(first.effects[name], abs=1e-2)
-
-
-def test_best_effects_when_measured_as_the_prior_says_then_zero() -> None:
-    terms = random_terms(10, seed=3)
-    learned = learn(terms, terms.values.sum(1), seed=0, samples=0)
-    assert best_of(learned) == pytest.approx(dict.fromkeys(NAMES, 0.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("networks", [1, 4, 9, 30])
@@ -156,19 +140,6 @@ def test_steps_when_compared_with_the_system_written_out(networks: int, damping:
     assert curvature.leverage() == pytest.approx(pulls, rel=1e-9)
     residual = rng.normal(size=networks)
     assert curvature.pull(residual) == pytest.approx(jacobian.T @ residual)
-
-
-def test_steps_when_the_prior_is_wide_and_the_noise_small_then_exact_enough() -> None:
-    # Ten networks known to a tenth of a percent, two hundred effects known to e^2.
-    rng = np.random.default_rng(0)
-    # Shares of a network add up to one, and an effect is in a factor or not.
-    parts = 1e3 * rng.dirichlet(np.ones(80), size=10)
-    matrix = rng.integers(0, 2, (80, 200)).astype(float)
-    jacobian, precision = parts @ matrix, np.full(200, 0.25)
-    right = jacobian.T @ rng.normal(size=10)
-    step = Curvature(parts, matrix, precision).solve(right)
-    left_over = jacobian.T @ (jacobian @ step) + precision * step - right
-    assert np.abs(left_over).max() < 1e-6 * np.abs(right).max()
 
 
 def test_learned_when_there_are_terms_that_no_network_has_then_the_same() -> None:
@@ -239,24 +210,6 @@ def test_noise_when_effects_pass_through_every_measurement_then_as_before_them()
     assert learned.interval_noise > 1.5 * learned.noise
 
 
-def test_interval_noise_when_measurements_are_many_then_that_of_the_fit() -> None:
-    terms = random_terms(150, seed=4)
-    measured = noisy(truth_of(terms, random_truth(4)), 0.1, 9)
-    learned = learn(terms, measured, seed=0, samples=0)
-    assert learned.interval_noise == pytest.approx(learned.noise, rel=0.02)
-
-
-def test_spread_when_more_networks_are_measured_then_smaller() -> None:
-    fresh, truth = random_terms(20, seed=50), random_truth(5)
-    spreads = []
-    for networks in (3, 12, 48):
-        terms = random_terms(networks, seed=5)
-        learned = learn(terms, noisy(truth_of(terms, truth), 0.1, 5), seed=0, samples=40)
-        spreads.append(float(spread_of(fresh, learned).mean()))
-    assert spreads == sorted(spreads, reverse=True)
-    assert spreads[0] > 2 * spreads[2]
-
-
 # -- what was never measured ----------------------------------------------------------------------
 
 
@@ -268,32 +221,6 @@ def test_factor_when_an_effect_was_never_measured_then_its_prior_is_left() -> No
     widths = np.log(known[1:]).std(), np.log(unknown[1:]).std()
     assert widths[1] == pytest.approx(math.hypot(widths[0], UNSEEN.sigma), rel=0.15)
     assert widths[0] < 0.5 * UNSEEN.sigma
-
-
-def test_prediction_when_a_term_was_never_measured_then_wider() -> None:
-    terms = random_terms(40, seed=7)
-    learned = learn(terms, noisy(truth_of(terms, random_truth(7)), 0.05, 7), seed=0, samples=100)
-    shares = []
-    for share in (0.0, 0.3, 3.0):
-        strange = np.full((40, 1), share) * terms.values.sum(1, keepdims=True)
-        wide = TermMatrix(
-            values=np.hstack((terms.values, strange)), effects=(*COLUMNS, (ALL, UNSEEN))
-        )
-        shares.append(float(spread_of(wide, learned).mean()))
-    assert shares == sorted(shares)
-    assert shares[2] > 0.6 * UNSEEN.sigma > 3 * shares[0]
-
-
-def test_effect_when_its_term_is_tiny_then_as_uncertain_as_before() -> None:
-    terms = random_terms(30, seed=8)
-    values = np.hstack((terms.values, np.full((30, 1), 1e-9)))
-    with_tiny = TermMatrix(values=values, effects=(*COLUMNS, (ALL, UNSEEN)))
-    measured = noisy(truth_of(terms, random_truth(8)), 0.05, 8)
-    learned = learn(with_tiny, measured, seed=0, samples=30)
-    best, *samples = learned.effects[UNSEEN.name]
-    assert best == pytest.approx(0, abs=1e-3)
-    expected = [learned.prior_scale * prior_draw(UNSEEN, number) for number in range(30)]
-    assert samples == pytest.approx(expected, abs=0.05)
 
 
 def test_prior_scale_when_smaller_then_nearer_to_the_prior() -> None:
@@ -323,14 +250,6 @@ def test_samples_when_seeds_are_equal_or_not() -> None:
     assert other.effects["all"][1:] != first.effects["all"][1:]
 
 
-@pytest.mark.parametrize("samples", [0, 1, 7])
-def test_samples_when_counted(samples: int) -> None:
-    terms = random_terms(5, seed=11)
-    learned = learn(terms, terms.values.sum(1), seed=0, samples=samples)
-    assert {len(values) for values in learned.effects.values()} == {1 + samples}
-    assert set(learned.effects) == set(NAMES)
-
-
 def test_prior_draws_when_compared_with_their_distribution() -> None:
     draws = np.array(
         [[prior_draw(Effect(f"effect{n}", 0.4), at) for at in range(30)] for n in range(60)]
@@ -341,30 +260,7 @@ def test_prior_draws_when_compared_with_their_distribution() -> None:
     assert abs(between.mean()) < 0.02, "effects are drawn for themselves"
 
 
-def test_prior_draws_when_repeated_or_scaled() -> None:
-    assert prior_draw(CONV, 3) == prior_draw(CONV, 3) != prior_draw(CONV, 4)
-    assert prior_draw(CONV, 3) != prior_draw(MEMORY, 3)
-    wide = Effect(CONV.name, 2 * CONV.sigma)
-    assert prior_draw(wide, 3) == pytest.approx(2 * prior_draw(CONV, 3))
-
-
 # -- starting from a relative ---------------------------------------------------------------------
-
-
-def test_start_when_the_relative_is_alike_then_few_networks_suffice() -> None:
-    fresh, without, with_start = random_terms(50, seed=60), 0.0, 0.0
-    for seed in range(6):
-        truth, terms = random_truth(seed), random_terms(3, seed)
-        near = {name: value + 0.05 for name, value in truth.items()}
-        measured = noisy(truth_of(terms, truth), 0.05, seed)
-        for start in (None, near):
-            learned = learn(terms, measured, seed=0, samples=0, start=start)
-            error = np.abs(np.log(predicted(fresh, learned)[:, 0] / truth_of(fresh, truth))).mean()
-            if start is None:
-                without += error
-            else:
-                with_start += error
-    assert with_start < 0.5 * without
 
 
 def test_start_when_it_knows_effects_that_were_not_measured_then_they_are_kept() -> None:
@@ -376,24 +272,7 @@ def test_start_when_it_knows_effects_that_were_not_measured_then_they_are_kept()
     assert np.std(samples) > 0.1, "not as sure as if it had been measured here"
 
 
-def test_start_when_there_is_much_data_then_it_does_not_matter() -> None:
-    terms, fresh = random_terms(200, seed=13), random_terms(20, seed=14)
-    measured = noisy(truth_of(terms, random_truth(13)), 0.05, 13)
-    one = learn(terms, measured, seed=0, samples=0)
-    other = learn(terms, measured, seed=0, samples=0, start={"compute": 0.8, "memory": -0.8})
-    assert predicted(fresh, other) == pytest.approx(predicted(fresh, one), rel=0.03)
-
-
 # -- invariances and odd rows ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scale", [0.5, 3.0])
-def test_predictions_when_measurements_are_scaled(scale: float) -> None:
-    terms, fresh = random_terms(150, seed=15), random_terms(20, seed=16)
-    measured = noisy(truth_of(terms, random_truth(15)), 0.03, 15)
-    one = learn(terms, measured, seed=0, samples=0)
-    scaled = learn(terms, scale * measured, seed=0, samples=0)
-    assert predicted(fresh, scaled) == pytest.approx(scale * predicted(fresh, one), rel=0.03)
 
 
 @pytest.mark.parametrize("factor", [10.0, 0.1])
@@ -407,13 +286,6 @@ def test_predictions_when_one_row_is_odd_then_hardly_moved(factor: float) -> Non
     moved = np.abs(np.log(predicted(fresh, found) / predicted(fresh, clean)))
     assert moved.mean() < 0.025, "the row itself is off by a factor of ten"
     assert moved.max() < 0.08
-
-
-def test_predictions_when_the_device_is_far_from_its_spec_sheet() -> None:
-    terms, fresh = random_terms(60, seed=19), random_terms(20, seed=20)
-    truth = dict.fromkeys(NAMES, 1.5)
-    learned = learn(terms, noisy(truth_of(terms, truth), 0.03, 19), seed=0, samples=0)
-    assert predicted(fresh, learned)[:, 0] == pytest.approx(truth_of(fresh, truth), rel=0.1)
 
 
 def test_factors_when_effects_are_added_up_by_hand() -> None:
@@ -443,11 +315,6 @@ def test_learn_when_a_measurement_is_not_positive_and_finite(bad: float) -> None
 def test_learn_when_numbers_do_not_match(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} measurements for 3 networks"):
         learn(random_terms(3, seed=0), np.ones(count), seed=0)
-
-
-def test_learn_when_nothing_was_measured() -> None:
-    with pytest.raises(ValueError, match="0 measurements for 0 networks"):
-        learn(random_terms(3, seed=0).of([]), np.ones(0), seed=0)
 
 
 def test_samples_when_measurements_are_many_then_a_linear_step_is_as_good() -> None:

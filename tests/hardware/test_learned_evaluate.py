@@ -48,11 +48,6 @@ def plain_ms(network: NetworkDesc, **factors: float) -> float:
 # -- values ---------------------------------------------------------------------------------------
 
 
-def test_value_when_nothing_was_learned_then_that_of_the_rates() -> None:
-    found = evaluated(coefficients(), NETWORKS)
-    assert found.value == pytest.approx([plain_ms(network) for network in NETWORKS])
-
-
 def test_value_when_terms_have_factors_then_summed_by_hand() -> None:
     effects = sure_effects(NETWORKS, compute=0.5, floor=-0.3, memory=0.2, overhead=1.0)
     expected = [
@@ -81,14 +76,6 @@ def test_shares_when_added_up_then_the_value_less_the_overhead(trees: tuple[obje
     assert table.per_network(found.of_term.sum(1)) + OVERHEAD_MS * factor == pytest.approx(
         found.value
     )
-
-
-def test_value_when_networks_are_predicted_together_or_alone() -> None:
-    together = evaluated(sure(), NETWORKS)
-    for at, network in enumerate(NETWORKS):
-        alone = evaluated(sure(), [network])
-        assert alone.value[0] == pytest.approx(together.value[at], rel=1e-12)
-        assert alone.sigma_log[0] == pytest.approx(together.sigma_log[at], rel=1e-12)
 
 
 # -- uncertainty ----------------------------------------------------------------------------------
@@ -205,13 +192,6 @@ def test_sigma_when_the_latency_is_further_out_of_range_then_wider() -> None:
     assert below.sigma_log[0] > 0.05
 
 
-@pytest.mark.parametrize("count", [1, 1000])
-def test_extrapolated_when_the_latency_is_out_of_range(count: int) -> None:
-    measured = [net(*[conv()] * number) for number in (20, 30)]
-    found = evaluated(with_ranges(measured), [net(*[conv()] * 25), net(*[conv()] * count)])
-    assert found.extrapolated.tolist() == [False, True]
-
-
 def test_extrapolated_when_the_samples_disagree_more_than_they_ever_did() -> None:
     effects = sure_effects(NETWORKS)
     effects["all"] = (0.0, 0.2, -0.2)
@@ -221,15 +201,6 @@ def test_extrapolated_when_the_samples_disagree_more_than_they_ever_did() -> Non
     ]
     assert flags[0].all()
     assert not flags[1].any()
-
-
-def test_sigma_when_more_of_a_network_is_out_of_range_then_wider() -> None:
-    measured = [net(*[conv()] * count) for count in (1, 400)]
-    other = conv(macs=20 * conv().macs)
-    networks = [net(*[conv()] * count, other) for count in (400, 40, 4)]
-    sigmas = evaluated(with_ranges(measured), networks).sigma_log.tolist()
-    assert sigmas == sorted(sigmas)
-    assert len(set(sigmas)) == 3
 
 
 # -- trees ----------------------------------------------------------------------------------------
@@ -251,13 +222,6 @@ def test_trees_when_a_network_is_extrapolated_then_left_out() -> None:
     found, plain = evaluated(model, networks), evaluated(bare, networks)
     assert found.value / plain.value == pytest.approx([math.exp(0.2), 1.0])
     assert found.sigma_log[1] == plain.sigma_log[1]
-
-
-@pytest.mark.parametrize("value", [50.0, -50.0])
-def test_trees_when_they_say_nonsense_then_bounded(value: float) -> None:
-    plain = evaluated(sure(), NETWORKS)
-    found = evaluated(sure(residual=(leaf(value),), residual_noise_log=0.01), NETWORKS)
-    assert (np.abs(np.log(found.value / plain.value)) < 1).all()
 
 
 # -- energy ---------------------------------------------------------------------------------------
@@ -296,24 +260,6 @@ def test_energy_terms_when_computed_by_hand(compute: float) -> None:
         ]
         assert row.tolist() == pytest.approx(expected)
     assert overhead == pytest.approx([energy.baseline_w * OVERHEAD_MS] * len(NETWORKS))
-
-
-def test_energy_terms_when_summed_up_with_a_sure_latency() -> None:
-    energy = TARGET.energy
-    assert energy is not None
-    latency = coefficients(effects=sure_effects(NETWORKS, all=0.3))
-    rows = classify(TARGET, kernel_table(NETWORKS))
-    learned = evaluated(latency, NETWORKS)
-    terms, overhead = energy_terms(TARGET, learned, rows)
-    values = rows.table.per_network(terms.sum(1)) + overhead
-    latencies_ms = learned.value
-    assert (values > energy.baseline_w * latencies_ms).all()
-    thirsty = TARGET.model_copy(
-        update={"energy": energy.model_copy(update={"baseline_w": 2 * energy.baseline_w})}
-    )
-    more, more_overhead = energy_terms(thirsty, learned, rows)
-    change = rows.table.per_network((more - terms).sum(1)) + more_overhead - overhead
-    assert change == pytest.approx(energy.baseline_w * latencies_ms)
 
 
 def test_energy_terms_when_trees_correct_the_latency_then_every_term_is_paid_for_longer() -> None:

@@ -10,7 +10,7 @@ from learned_fixtures import PROVENANCE, Device, random_networks, small_fit
 from scipy.stats import norm, spearmanr
 from test_predictor import conv, net, profile
 
-from hwsearch.bits import FP32, INT8, LayerBits
+from hwsearch.bits import FP32, INT8
 from hwsearch.errors import TargetError
 from hwsearch.hardware.kernel_table import Floats
 from hwsearch.hardware.learned.fit import (
@@ -96,11 +96,6 @@ def test_folds_when_counted(count: int) -> None:
     assert len(sizes) == (count if count < 10 else 5)
 
 
-def test_folds_when_seeds_are_equal_or_not() -> None:
-    first, same, other = (random_folds(40, seed).tolist() for seed in (1, 1, 2))
-    assert same == first != other
-
-
 @pytest.mark.parametrize("count", [3, 9, 10, 18, 19, 37, 200])
 def test_interval_factor_when_nine_tenths_fall_inside(count: int) -> None:
     errors = np.random.default_rng(count).normal(size=count)
@@ -108,19 +103,6 @@ def test_interval_factor_when_nine_tenths_fall_inside(count: int) -> None:
     inside = int((np.abs(errors) <= found * (1 + 1e-6)).sum())
     # Split conformal prediction: the smallest width that holds this many of them.
     assert inside == min(count, math.ceil(0.9 * (count + 1) - 1e-9))
-
-
-def test_interval_factor_when_sigmas_or_errors_are_scaled() -> None:
-    errors = np.random.default_rng(1).normal(size=30).tolist()
-    plain = held(errors).interval_factor()
-    assert held(errors, sigma=0.2).interval_factor() == pytest.approx(plain / 2)
-    assert held([3 * one for one in errors]).interval_factor() == pytest.approx(3 * plain)
-    assert held([0.0] * 12).interval_factor() > 0, "a perfect fit still has a width"
-
-
-def test_interval_factor_when_all_is_as_said_then_about_one() -> None:
-    rng = np.random.default_rng(2)
-    assert held(rng.normal(0, 0.1, 4000).tolist()).interval_factor() == pytest.approx(1, rel=0.05)
 
 
 def test_summary_when_computed_by_hand() -> None:
@@ -200,11 +182,6 @@ def test_hold_out_when_the_network_left_out_has_no_energy() -> None:
         hold_out(TARGET, rows, [0, 0, *[-1] * 6], quantity="energy")
 
 
-def test_hold_out_when_folds_are_too_few() -> None:
-    with pytest.raises(ValueError, match="folds"):
-        hold_out(TARGET, measured(8, seed=7), [0, 1, 0, 1, 0])
-
-
 # -- fits -----------------------------------------------------------------------------------------
 
 
@@ -223,17 +200,6 @@ def test_fit_when_networks_were_measured_then_the_truth_is_found() -> None:
     assert model.latency.cross_validation.spearman > 0.97
     assert model.latency.coefficients.residual == (), "too few networks for trees"
     assert model.energy is None
-
-
-def test_fit_when_more_networks_are_measured_then_better() -> None:
-    errors = []
-    for count in (5, 20, 80):
-        found = [
-            unseen(varied(count, seed=11, of=of), varied(40, seed=10, of=of)) for of in range(3)
-        ]
-        errors.append(float(np.mean([np.abs(one.log_ratio).mean() for one in found])))
-    assert errors == sorted(errors, reverse=True)
-    assert errors[2] < 0.6 * errors[0]
 
 
 def test_fit_when_seeds_are_equal_or_not() -> None:
@@ -286,37 +252,6 @@ def test_fit_when_measurements_are_scaled_then_so_are_predictions(scale: float) 
     assert found == pytest.approx(scale * plain, rel=0.06)
 
 
-def test_fit_when_one_row_is_odd_then_hardly_moved() -> None:
-    rows, fresh = measured(40, seed=20), measured(20, seed=21)
-    odd = [*scaled(rows[:1], 10.0), *rows[1:]]
-    moved = np.abs(np.log(unseen(odd, fresh).predicted / unseen(rows, fresh).predicted))
-    assert moved.mean() < 0.04
-    assert moved.max() < 0.15
-
-
-@pytest.mark.parametrize("count", [10, 25])
-def test_fit_when_its_intervals_are_counted_then_most_of_the_left_out_fall_inside(
-    count: int,
-) -> None:
-    fit = fitted(measured(count, seed=22)).fit
-    assert fit is not None
-    assert fit.latency.cross_validation.coverage_percent >= 90
-
-
-@pytest.mark.slow
-def test_fit_when_its_intervals_meet_new_networks_then_they_cover() -> None:
-    inside = []
-    for seed in range(12):
-        rows = measured(30, seed=100 + seed, of=seed)
-        fresh = measured(40, seed=200 + seed, of=seed)
-        costs = CostPredictor(fitted(rows, seed=seed)).predict_all([f.network for f in fresh])
-        inside += [
-            cost.latency_ms.low <= one.latency_ms <= cost.latency_ms.high
-            for cost, one in zip(costs, fresh, strict=True)
-        ]
-    assert 0.85 <= np.mean(inside) <= 0.96
-
-
 @pytest.mark.slow
 def test_fit_when_few_networks_happen_to_fit_well_then_intervals_still_cover() -> None:
     by_factor = []
@@ -354,11 +289,6 @@ def test_start_when_the_relative_is_alike_then_few_networks_suffice(quantity: st
     assert np.mean(with_start) < 0.75 * np.mean(without)
 
 
-def test_start_when_the_relative_has_no_fit() -> None:
-    with pytest.raises(TargetError, match="fit"):
-        fitted(measured(6, seed=29), start=profile())
-
-
 # -- trees ----------------------------------------------------------------------------------------
 
 
@@ -384,14 +314,6 @@ def test_trees_when_the_error_has_a_pattern_then_kept_else_not() -> None:
     assert noise_log < quirk.latency.coefficients.noise_log
     assert plain.latency.coefficients.residual == ()
     assert plain.latency.coefficients.residual_noise_log is None
-
-
-@pytest.mark.slow
-def test_trees_when_kept_then_new_networks_are_predicted_better() -> None:
-    rows = quirky(device().measure(random_networks(260, seed=31), seed=31), 0.35)
-    folds = [0 if at < 60 else -1 for at in range(260)]
-    without, with_trees = (hold_out(TARGET, rows, folds, trees=trees) for trees in (False, True))
-    assert np.abs(with_trees.log_ratio).mean() < 0.8 * np.abs(without.log_ratio).mean()
 
 
 # -- energy ---------------------------------------------------------------------------------------
@@ -450,13 +372,6 @@ def test_fit_when_networks_are_just_enough() -> None:
     fit = fitted(measured(LEAST_NETWORKS, seed=37)).fit
     assert fit is not None
     assert fit.latency.networks == LEAST_NETWORKS
-
-
-def test_fit_when_a_kernel_has_no_rate() -> None:
-    rows = measured(6, seed=38)
-    odd = Measurement(network=net(conv(bits=LayerBits(4, 8))), latency_ms=1.0)
-    with pytest.raises(TargetError, match=r"is asked in W4A8, for which round has no rate"):
-        fitted([*rows, odd])
 
 
 def test_fit_when_all_networks_are_the_same() -> None:

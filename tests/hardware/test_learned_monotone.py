@@ -22,14 +22,6 @@ def in_bits(network: NetworkDesc, bits: LayerBits) -> NetworkDesc:
     return network.with_bits({kernel.name: bits for kernel in network.weighted})
 
 
-def test_profiles_that_say_so_are_the_jetson_gpus() -> None:
-    names = {profile.name for profile in SAYING_SO}
-    assert names == {
-        "jetson-agx-orin", "jetson-agx-xavier", "jetson-nano", "jetson-orin-nano",
-        "jetson-orin-nano-super", "jetson-orin-nx", "jetson-tx2", "jetson-xavier-nx",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("profile", SAYING_SO, ids=lambda profile: profile.name)
 @pytest.mark.parametrize(("wide", "narrow"), [(FP32, FP16), (FP16, INT8)])
 def test_terms_when_the_rates_are_no_lower_cost_no_more_in_fewer_bits(

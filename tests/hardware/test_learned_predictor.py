@@ -1,7 +1,6 @@
 import dataclasses
 from functools import cache
 
-import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -21,7 +20,7 @@ from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import TargetError
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.kernel_table import kernel_table
-from hwsearch.hardware.kernels import KernelDesc, KernelKind
+from hwsearch.hardware.kernels import KernelKind
 from hwsearch.hardware.learned.fit import fit_profile
 from hwsearch.hardware.learned.model import Coefficients, fit_digest
 from hwsearch.hardware.learned.predictor import LearnedPredictor
@@ -85,26 +84,11 @@ def test_predict_all_when_compared_with_one_by_one() -> None:
         assert same_costs(predictor.predict_all(NETWORKS[::-1]), alone[::-1])
 
 
-def test_predict_all_when_there_are_no_networks() -> None:
-    assert CostPredictor(small_fit()).predict_all([]) == []
-
-
 def test_latencies_when_only_medians_are_wanted() -> None:
     predictor = CostPredictor(small_fit())
     expected = [cost.latency_ms.value for cost in predictor.predict_all(NETWORKS)]
     assert [predictor.latency_ms(network) for network in NETWORKS] == pytest.approx(expected)
     assert predictor.latencies_ms(kernel_table(NETWORKS)) == pytest.approx(expected)
-
-
-def test_profile_when_written_as_yaml_then_predictions_are_identical() -> None:
-    for fit in (small_fit(), mixed_fit()):
-        text = yaml.safe_dump(fit.model_dump(mode="json"), sort_keys=False)
-        again = HardwareProfile.model_validate(yaml.safe_load(text))
-        assert again == fit
-        assert again.profile_hash == fit.profile_hash
-        costs = CostPredictor(fit).predict_all(NETWORKS)
-        assert CostPredictor(again).predict_all(NETWORKS) == costs
-        assert CostPredictor(again).kernels(NETWORKS[0]) == CostPredictor(fit).kernels(NETWORKS[0])
 
 
 def test_profile_when_trees_are_written_as_yaml_then_predictions_are_identical() -> None:
@@ -151,16 +135,6 @@ def test_kernels_when_described() -> None:
     assert all(part.latency_ms > 0 for part in parts)
 
 
-def test_kernels_when_trees_correct_the_network_then_every_share_alike() -> None:
-    plain = coefficients(effects=sure_effects(NETWORKS))
-    corrected = plain.model_copy(update={"residual": (leaf(0.2),), "residual_noise_log": 0.05})
-    first, second = (
-        CostPredictor(with_coefficients(one)).kernels(NETWORKS[0]) for one in (plain, corrected)
-    )
-    ratios = [b.latency_ms / a.latency_ms for a, b in zip(first, second, strict=True)]
-    assert ratios == pytest.approx([np.exp(0.2)] * len(ratios))
-
-
 # -- intervals ------------------------------------------------------------------------------------
 
 
@@ -205,72 +179,7 @@ def test_interval_when_extrapolated_is_never_narrower_than_the_model_says(
     assert found[factor] == pytest.approx(applied * found[1.0])
 
 
-def test_interval_when_a_network_is_unlike_those_measured() -> None:
-    predictor = CostPredictor(small_fit())
-    usual = predictor.predict(random_networks(1, seed=60)[0]).latency_ms
-    assert not usual.extrapolated
-    strangers = {
-        "unmeasured kind": net(*[conv(kind=KernelKind.SOFTMAX, macs=0, weight_elements=0)] * 30),
-        "unmeasured bits": net(*[conv(bits=INT8)] * 5),
-        "far larger kernels": net(*[conv(macs=10**9)] * 2),
-    }
-    for name, network in strangers.items():
-        found = predictor.predict(network).latency_ms
-        assert found.sigma_log > usual.sigma_log, name
-        if name != "unmeasured bits":
-            assert found.extrapolated, name
-
-
-def test_interval_when_the_latency_is_far_out_of_range_then_flagged() -> None:
-    assert CostPredictor(small_fit()).predict(net(*[conv()] * 2000)).latency_ms.extrapolated
-
-
-def test_interval_when_the_latency_is_far_out_of_range_then_wider() -> None:
-    long, usual = (net(*[conv()] * count) for count in (2000, 20))
-    found, known = (cost.latency_ms for cost in mixed().predict_all([long, usual]))
-    assert found.extrapolated
-    assert not known.extrapolated
-    assert found.sigma_log > 1.2 * known.sigma_log
-
-
-def test_energy_when_the_network_is_unlike_those_measured() -> None:
-    found = CostPredictor(small_fit()).predict(net(*[conv(macs=10**9)] * 2)).energy_mj
-    assert found is not None
-    assert found.extrapolated
-
-
-def test_intervals_when_kinds_were_measured_only_elsewhere_then_wider() -> None:
-    predictor = CostPredictor(small_fit())
-    known = conv(kernel_size=(3, 3))
-    relative = dataclasses.replace(known, kernel_size=(7, 7))
-    stranger = dataclasses.replace(known, kind=KernelKind.MATMUL)
-    sigmas = [
-        predictor.predict(net(*[one] * 5)).latency_ms.sigma_log
-        for one in (known, relative, stranger)
-    ]
-    assert sigmas == sorted(sigmas)
-    assert sigmas[2] > 1.5 * sigmas[0]
-
-
 # -- energy ---------------------------------------------------------------------------------------
-
-
-def test_energy_when_bits_were_never_measured_then_as_unsure_as_the_latency() -> None:
-    # Measured in fp32 alone, at a power that does not depend on the bits: what an ms costs is
-    # known well, how many ms int8 takes is not.
-    inside: list[bool] = []
-    for seed in (0, 2, 3):
-        device = Device.random(profile(), seed=seed, sigma=0.4, noise=0.02)
-        seen = device.measure(random_networks(30, seed=41, bits=(FP32,)), seed=42, energy_w=7.0)
-        unseen = device.measure(random_networks(30, seed=43, bits=(INT8,)), seed=44, energy_w=7.0)
-        fitted = fit_profile(profile(), seen, provenance=PROVENANCE)
-        costs = CostPredictor(fitted).predict_all([one.network for one in unseen])
-        for cost, one in zip(costs, unseen, strict=True):
-            assert cost.energy_mj is not None
-            assert one.energy_mj is not None
-            inside.append(cost.energy_mj.low <= one.energy_mj <= cost.energy_mj.high)
-    # By its own samples alone it was half of them.
-    assert np.mean(inside) > 0.8
 
 
 def test_energy_when_only_latency_was_fitted_then_by_the_rates_of_the_profile() -> None:
@@ -287,21 +196,6 @@ def test_energy_when_only_latency_was_fitted_then_by_the_rates_of_the_profile() 
     expected = energy.baseline_w * cost.latency_ms.value + active_mj
     assert cost.energy_mj.value == pytest.approx(expected)
     assert cost.energy_mj.sigma_log > cost.latency_ms.sigma_log
-
-
-def test_energy_when_trees_correct_the_latency_then_paid_over_the_corrected_time() -> None:
-    plain = coefficients(effects=sure_effects(NETWORKS))
-    corrected = plain.model_copy(update={"residual": (leaf(0.3),), "residual_noise_log": 0.05})
-    first, second = (
-        CostPredictor(with_coefficients(one)).predict(NETWORKS[0]) for one in (plain, corrected)
-    )
-    assert first.energy_mj is not None
-    assert second.energy_mj is not None
-    longer_ms = second.latency_ms.value - first.latency_ms.value
-    assert longer_ms > 0
-    baseline_w = profile().energy.baseline_w  # type: ignore[union-attr]
-    more_mj = second.energy_mj.value - first.energy_mj.value
-    assert more_mj == pytest.approx(baseline_w * longer_ms)
 
 
 # -- physics --------------------------------------------------------------------------------------
@@ -332,59 +226,6 @@ def test_latency_when_work_grows(
         assert cost.energy_mj is not None
         assert least.energy_mj is not None
         assert cost.energy_mj.value > least.energy_mj.value
-
-
-@pytest.mark.parametrize("kind", [KernelKind.CONV, KernelKind.DEPTHWISE, KernelKind.GROUPED])
-def test_latency_when_bits_are_wider(kind: KernelKind) -> None:
-    predictor = mixed()
-    latencies_ms = [predictor.latency_ms(net(*[conv(kind=kind, bits=b)] * 5)) for b in ALL_BITS]
-    assert latencies_ms == sorted(latencies_ms, reverse=True)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    wide=st.tuples(st.integers(8, 300), st.integers(1, 300)),
-    bits=st.sampled_from(ALL_BITS),
-    kept=st.floats(0.1, 1),
-)
-def test_latency_when_channels_are_pruned(
-    wide: tuple[int, int], bits: LayerBits, kept: float
-) -> None:
-    def layer(channels: tuple[int, int]) -> KernelDesc:
-        cin, cout = channels
-        return conv(
-            in_channels=cin,
-            out_channels=cout,
-            macs=cin * cout * 9 * 64,
-            input_elements=cin * 64,
-            output_elements=cout * 64,
-            weight_elements=cin * cout * 9 + cout,
-            bits=bits,
-        )
-
-    # More than four channels: a stem is another class, with factors of its own.
-    narrow = (max(5, int(wide[0] * kept)), max(1, int(wide[1] * kept)))
-    pruned, whole = mixed().predict_all([net(layer(narrow)), net(layer(wide))])
-    # Odd counts are padded back to what they were, and padding has a factor of its own.
-    if bits == FP32:
-        assert pruned.latency_ms.value <= whole.latency_ms.value
-    assert pruned.size_bytes <= whole.size_bytes
-
-
-def test_latency_when_kernels_change_their_order() -> None:
-    kernels = list(random_networks(1, seed=61, bits=ALL_BITS)[0].kernels)
-    expected = mixed().latency_ms(net(*kernels))
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(kernels))
-        shuffled = net(*(kernels[at] for at in order))
-        assert mixed().latency_ms(shuffled) == pytest.approx(expected, rel=1e-12)
-
-
-def test_latency_when_a_kind_was_never_measured_then_never_free() -> None:
-    for kind in KernelKind:
-        one = conv(kind=kind, macs=1000)
-        (cost,) = mixed().kernels(net(one))
-        assert cost.latency_ms > 1e-4, kind
 
 
 # -- refusals -------------------------------------------------------------------------------------

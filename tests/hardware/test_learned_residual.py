@@ -90,31 +90,11 @@ def test_features_when_computed_in_plain_loops() -> None:
         assert {name: column[at] for name, column in found.items()} == pytest.approx(expected)
 
 
-def test_features_when_names_are_counted() -> None:
-    assert len(set(FEATURES)) == len(FEATURES)
-    counted = {name.removeprefix("count_") for name in FEATURES if name.startswith("count_")}
-    others = {kind.value for kind in KernelKind if kind is not KernelKind.CONV}
-    assert counted == others | {"conv.stem", "conv.pointwise", "conv.spatial"}
-
-
 def test_features_when_a_network_has_neither_macs_nor_weights() -> None:
     copy = conv(kind=KernelKind.COPY, macs=0, weight_elements=0)
     found = features(net(copy, copy))
     assert all(np.isfinite(column).all() for column in found.values())
     assert (found["count_copy"][0], found["mac_share_copy"][0]) == (2, 0)
-
-
-def test_features_when_kernels_change_their_order() -> None:
-    kernels = NETWORKS[0].kernels
-    first, second = features(net(*kernels)), features(net(*kernels[::-1]))
-    for name in FEATURES:
-        assert second[name] == pytest.approx(first[name], rel=1e-12), name
-
-
-def test_features_when_other_networks_are_beside_it() -> None:
-    together, alone = features(*NETWORKS), features(NETWORKS[3])
-    for name in FEATURES:
-        assert together[name][3] == pytest.approx(alone[name][0], rel=1e-12), name
 
 
 # -- trees ----------------------------------------------------------------------------------------
@@ -148,13 +128,6 @@ def test_trees_when_compared_with_those_of_scikit_learn(teacher: list[Any]) -> N
         assert predict([plain], fresh) == pytest.approx(expected, rel=1e-4)
 
 
-def test_trees_when_there_is_something_to_learn() -> None:
-    inputs, log_ratio = random_data(120, 6, seed=3)
-    fresh, truth = random_data(300, 6, seed=4)
-    left = truth - correction(fit_trees(inputs, log_ratio, seed=0), fresh)
-    assert np.abs(left).mean() < 0.5 * np.abs(truth).mean()
-
-
 def test_trees_when_one_row_is_odd_then_hardly_moved() -> None:
     inputs, log_ratio = random_data(120, 6, seed=5)
     fresh, _ = random_data(100, 6, seed=6)
@@ -177,12 +150,6 @@ def test_trees_when_stored_then_read_back_equal() -> None:
     assert tuple(Tree.model_validate(tree.model_dump(mode="json")) for tree in trees) == trees
     assert all(type(value) is float for tree in trees for value in tree.threshold)
     assert all(feature < 5 for tree in trees for feature in tree.feature)
-
-
-def test_correction_when_trees_are_added_up() -> None:
-    inputs = np.zeros((3, 2))
-    assert correction([], inputs).tolist() == [0.0] * 3
-    assert correction([leaf(0.1), leaf(-0.3)], inputs) == pytest.approx([-0.2] * 3)
 
 
 def test_correction_when_it_is_large_then_bounded_and_still_in_order() -> None:

@@ -1,33 +1,24 @@
-import dataclasses
 from collections import defaultdict
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from learned_fixtures import padding, plain_terms, random_networks
+from learned_fixtures import plain_terms, random_networks
 from test_predictor import conv, net, profile
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
-from hwsearch.errors import TargetError
 from hwsearch.hardware.kernel_table import kernel_table
 from hwsearch.hardware.kernels import KernelDesc, KernelKind, NetworkDesc
 from hwsearch.hardware.learned.terms import (
-    OVERHEAD,
     ClassifiedRows,
-    Effect,
     KernelClass,
     TermMatrix,
     classify,
-    design,
-    distinct,
     effects_of,
     latency_terms,
     overhead_effects,
     sum_terms,
 )
-from hwsearch.hardware.predictor import CostPredictor
 from hwsearch.hardware.rates import TERMS, Term
 
 TARGET = profile()
@@ -76,67 +67,12 @@ def test_rows_when_every_kernel_is_priced_by_hand() -> None:
         assert found == pytest.approx(expected, rel=1e-12, abs=1e-15), kernel
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    kind=st.sampled_from(list(KernelKind)),
-    bits=st.sampled_from(ALL_BITS),
-    inner=st.integers(1, 300),
-    outer=st.integers(1, 300),
-    macs=st.integers(0, 10**9),
-)
-def test_padded_macs_when_compared_with_padding_of_one_kernel(
-    kind: KernelKind, bits: LayerBits, inner: int, outer: int, macs: int
-) -> None:
-    kernel = conv(kind=kind, bits=bits, in_channels=inner, out_channels=outer, macs=macs)
-    priced = TARGET.kernels.by_kind[kind][bits].runs_as or bits
-    block = TARGET.compute.by_bits[priced].channel_block
-    (padded_macs,) = classified(net(kernel)).priced.padded_macs
-    assert padded_macs == pytest.approx(macs * padding(kernel, block), rel=1e-12)
-    assert padded_macs >= macs
-
-
 def test_bytes_when_bits_are_priced_as_others() -> None:
     linear = conv(kind=KernelKind.LINEAR, bits=INT8)
     (found,) = classified(net(linear)).priced.bytes
     assert found.tolist() == [2 * 4096, 2 * 2048, 2 * 18464, 0, 0], "int8 runs as fp16 here"
     (as_conv,) = classified(net(conv(bits=INT8))).priced.bytes
     assert as_conv.sum() == conv(bits=INT8).bytes
-
-
-def test_rows_when_added_up_like_a_roofline_that_hides_nothing() -> None:
-    open_kernels = TARGET.kernels.model_copy(update={"unhidden_fraction": 1.0})
-    roofline = CostPredictor(TARGET.model_copy(update={"kernels": open_kernels}))
-    networks = [*random_networks(5, seed=1, bits=ALL_BITS), net(*every_kind())]
-    totals_ms = matrix_of(*networks).values.sum(1)
-    expected_ms = [roofline.latency_ms(network) for network in networks]
-    assert totals_ms == pytest.approx(expected_ms, rel=1e-12)
-
-
-@pytest.mark.parametrize("on_chip_mb", [1e-3, 0.02, 0.1, 100.0])
-def test_weights_when_they_do_not_fit_on_the_chip_then_the_rest_is_streamed(
-    on_chip_mb: float,
-) -> None:
-    memory = TARGET.memory.model_copy(
-        update={"on_chip_mb": on_chip_mb, "off_chip_gb_per_s": 0.25}  # of 1 GB/s reached
-    )
-    target = TARGET.model_copy(update={"memory": memory})
-    networks = random_networks(6, seed=5, blocks=("dense", "pointwise"))
-    rows = classify(target, kernel_table(networks))
-    weight_ms = rows.table.per_network(rows.priced.values[:, TERMS.index("weight")])
-    for found_ms, network in zip(weight_ms, networks, strict=True):
-        weight_bytes = 4 * network.weight_elements
-        streamed = max(0.0, weight_bytes - on_chip_mb * 1e6)
-        expected_ms = (weight_bytes - streamed) / 1e6 + streamed / 0.25e6
-        assert found_ms == pytest.approx(expected_ms)
-    plain = classify(TARGET, kernel_table(networks))
-    others = [at for at, term in enumerate(TERMS) if term != "weight"]
-    assert rows.priced.values[:, others].tolist() == plain.priced.values[:, others].tolist()
-
-
-def test_classify_when_bits_have_no_rate() -> None:
-    message = r"\(conv\) is asked in W4A8, for which round has no rate; it runs conv in fp32, fp16"
-    with pytest.raises(TargetError, match=message):
-        classified(net(conv(), conv(bits=LayerBits(4, 8))))
 
 
 # -- classes --------------------------------------------------------------------------------------
@@ -236,43 +172,6 @@ def test_sums_when_a_column_would_be_zero_then_left_out() -> None:
     assert matrix.values.shape == (1, 4), "overhead, floor, input and output"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_sums_when_the_order_of_kernels_changes(seed: int) -> None:
-    kernels = every_kind()
-    order = np.random.default_rng(seed).permutation(len(kernels))
-    found, expected = matrix_of(net(*(kernels[at] for at in order))), matrix_of(net(*kernels))
-    assert found.effects == expected.effects
-    assert found.values == pytest.approx(expected.values, rel=1e-12)
-
-
-def test_sums_when_networks_are_priced_alone_or_together() -> None:
-    networks = random_networks(4, seed=3, bits=ALL_BITS)
-    together = matrix_of(*networks)
-    for at, network in enumerate(networks):
-        alone = matrix_of(network)
-        expected = {
-            effects: value
-            for effects, value in zip(together.effects, together.values[at], strict=True)
-            if value > 0
-        }
-        found = dict(zip(alone.effects, alone.values[0].tolist(), strict=True))
-        assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_sums_when_a_network_runs_twice_as_many_kernels() -> None:
-    kernels = every_kind()
-    once, twice = matrix_of(net(*kernels)), matrix_of(net(*kernels, *kernels))
-    assert twice.values[:, 1:] == pytest.approx(2 * once.values[:, 1:], rel=1e-12)
-    assert twice.values[0, 0] == once.values[0, 0], "the overhead is paid once"
-
-
-def test_matrix_when_some_networks_are_taken() -> None:
-    matrix = matrix_of(*random_networks(4, seed=4))
-    some = matrix.of([2, 0])
-    assert some.values.tolist() == matrix.values[[2, 0]].tolist()
-    assert some.effects == matrix.effects
-
-
 # -- effects --------------------------------------------------------------------------------------
 
 CLASSES = [
@@ -322,49 +221,3 @@ def test_effects_when_apart_from_the_kernel_are_of_the_kind(term: Term) -> None:
         assert effects_of(term, same) == effects_of(term, of_class())
     other = [effect.name for effect in effects_of(term, of_class(kind=KernelKind.LINEAR))]
     assert other == ["all", term, f"{term}/linear"]
-
-
-@pytest.mark.parametrize("term", OWN_TERMS)
-def test_effects_when_relatives_share_more_than_strangers(term: str) -> None:
-    def shared(first: KernelClass, second: KernelClass) -> int:
-        one, other = (effects_of(term, found) for found in (first, second))  # type: ignore[arg-type]
-        return len(set(one) & set(other))
-
-    here = of_class()
-    by_nearness = [
-        here,
-        of_class(bits=INT8),
-        of_class(window=1, bits=INT8),
-        of_class(kind=KernelKind.LINEAR, window=1, bits=INT8),
-    ]
-    counts = [shared(here, other) for other in by_nearness]
-    assert counts == sorted(counts, reverse=True)
-    assert len(set(counts)) == len(counts)
-
-
-def test_effects_when_of_the_overhead() -> None:
-    assert OVERHEAD in {effect.name for effect in overhead_effects()}
-    assert not any(OVERHEAD in {e.name for e in column} for column in COLUMNS[1:])
-
-
-def test_distinct_when_in_order_of_appearance() -> None:
-    a, b, c = (Effect(name, 0.1) for name in "abc")
-    assert distinct([(b, a), (a,), (c, b)]) == (b, a, c)
-    assert distinct([]) == ()
-
-
-def test_design_when_filled_by_hand() -> None:
-    names = [effect.name for effect in distinct(COLUMNS)]
-    found = design(COLUMNS, names)
-    assert found.shape == (len(COLUMNS), len(names))
-    for row, column in enumerate(COLUMNS):
-        expected = [float(name in {effect.name for effect in column}) for name in names]
-        assert found[row].tolist() == expected
-
-
-def test_terms_when_channels_fill_blocks_then_nothing_is_wasted() -> None:
-    whole = conv(bits=INT8, in_channels=64, out_channels=32)
-    waste = TERMS.index("waste")
-    assert classified(net(whole)).priced.values[0, waste] == 0
-    odd = dataclasses.replace(whole, out_channels=31)
-    assert classified(net(odd)).priced.values[0, waste] > 0

@@ -75,10 +75,6 @@ def test_tree_when_a_value_is_the_threshold_then_left() -> None:
     assert found.tolist() == [1.0, 2.0, 1.0]
 
 
-def test_tree_when_it_is_one_leaf() -> None:
-    assert predict([leaf(0.25)], np.zeros((3, 2))).tolist() == [0.25] * 3
-
-
 # -- text -----------------------------------------------------------------------------------------
 
 

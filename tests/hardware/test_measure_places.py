@@ -1,6 +1,5 @@
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
@@ -10,26 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measure_fixtures import write_net
+from measure_fixtures import JOB, write_net
 
 from hwsearch.errors import HostError, UserError
 from hwsearch.hardware.measure.places import LocalPlace, parse_place
 from hwsearch.hardware.measure.process import exit_reason, started
 from hwsearch.hardware.measure.ssh import FOLDER, SshPlace, connection_trouble, packed
-
-JOB: dict[str, Any] = {
-    "mode": "measure",
-    "runtime": "onnxruntime",
-    "threads": 1,
-    "rounds": 2,
-    "extra_rounds": 0,
-    "runs": 3,
-    "warm_up": 1,
-    "seconds_per_round": 1.0,
-    "time_limit_s": None,
-    "precisions": [],
-    "anchor": None,
-}
 
 
 def script(path: Path, text: str) -> str:
@@ -66,11 +51,6 @@ def test_an_address_is_read_and_written_alike(
     assert place == SshPlace(host=host, user=user, port=port)
     assert place.name == text
     assert place.default_runtime == "onnxruntime"
-
-
-def test_options_of_ssh_are_handed_on() -> None:
-    place = parse_place("ssh://a", python="/opt/python", ssh_options=("-i", "key"))
-    assert place == SshPlace(host="a", python="/opt/python", ssh_options=("-i", "key"))
 
 
 @pytest.mark.parametrize(
@@ -298,10 +278,3 @@ def test_what_cannot_be_sent_is_explained_by_the_exit_code() -> None:
 )
 def test_exit_codes_are_put_into_words(code: int, words: str) -> None:
     assert words in exit_reason(code)
-
-
-def test_events_are_json_lines() -> None:
-    line = json.dumps({"event": "start", "text": "ä\n"})
-    with started(["cat"]) as running:
-        running.send(line.encode() + b"\n")
-        assert next(running.events()) == {"event": "start", "text": "ä\n"}

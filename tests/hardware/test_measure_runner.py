@@ -8,6 +8,7 @@ import sys
 import time
 import types
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measure_fixtures import write_net, write_nets
+from measure_fixtures import JOB, Recorder, ScriptedRuntime, write_net, write_nets
 
 from hwsearch.hardware.measure import runner
 from hwsearch.hardware.measure.process import RUNNER
@@ -65,24 +66,9 @@ LOG_8_0 = """\
 
 def start_runner(job: dict[str, Any], **environment: str) -> tuple[int, list[dict[str, Any]]]:
     """Run it as users of a board would: a job on stdin, lines of JSON on stdout."""
-    whole = {
-        "mode": "measure",
-        "runtime": "onnxruntime",
-        "threads": 1,
-        "rounds": 2,
-        "extra_rounds": 0,
-        "runs": 3,
-        "warm_up": 1,
-        "seconds_per_round": 1.0,
-        "time_limit_s": None,
-        "precisions": [],
-        "anchor": None,
-        "nets": [],
-        **job,
-    }
     done = subprocess.run(
         [sys.executable, str(RUNNER)],
-        input=json.dumps(whole),
+        input=json.dumps({**JOB, "nets": [], **job}),
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -135,11 +121,6 @@ def test_one_hyper_thread_of_each_core_is_chosen_first() -> None:
 def test_core_0_is_left_to_interrupts() -> None:
     zeros = dict.fromkeys(range(4), 0)
     assert runner.choose_cores([0, 1, 2, 3], zeros, zeros, 1) == [3]
-
-
-def test_more_threads_than_cores_are_refused_by_the_runner() -> None:
-    with pytest.raises(runner.JobError, match="2 threads were asked for, but 1 cores may be used"):
-        runner.choose_cores([5], {5: 0}, {5: 0}, 2)
 
 
 # --- rounds
@@ -277,89 +258,32 @@ def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_anchor_is_measured_in_every_group(tmp_path: Path) -> None:
-    files = write_nets(tmp_path, 3)
-    job = {
-        "rounds": 1,
-        "extra_rounds": 0,
-        "runs": 3,
-        "warm_up": 1,
-        "seconds_per_round": 1.0,
-        "time_limit_s": None,
-        "anchor": "net1",
-        "nets": items(files),
-    }
-    emitted: list[tuple[str, str]] = []
-
-    class Recorder(runner.Events):
-        def __init__(self) -> None: ...
-
-        def emit(self, event: str, **values: object) -> None:
-            emitted.append((event, str(values["id"])))
-
-    class Instant:
-        def round(self, runs: int, seconds_per_round: float) -> dict[str, Any]:
-            return {"median_ms": 1.0, "minimum_ms": 1.0, "runs": runs}
-
-        def energy_mj(self) -> None: ...
-
-    class InstantRuntime:
-        def start(self) -> dict[str, Any]:
-            return {}
-
-        def load(self, file: str, job: dict[str, Any]) -> Instant:
-            return Instant()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "MOST_NETS", 2)
-        runner.measure(InstantRuntime(), job, Recorder())
-        assert [name for event, name in emitted if event == "net"] == ["net0", "net1", "net2"]
-        assert [name for event, name in emitted if event == "anchor"] == ["net1", "net1"]
-        emitted.clear()
-        runner.measure(InstantRuntime(), {**job, "only_anchor": ["net1"]}, Recorder())
-        assert [name for event, name in emitted if event == "net"] == ["net0", "net2"]
-        assert [name for event, name in emitted if event == "anchor"] == ["net1"]
+def test_the_anchor_is_measured_in_every_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets = items(write_nets(tmp_path, 3))
+    job = {**JOB, "rounds": 1, "anchor": "net1", "nets": nets}
+    monkeypatch.setattr(runner, "MOST_NETS", 2)
+    runtime, first, second = ScriptedRuntime(lambda file: repeat(1.0)), Recorder(), Recorder()
+    runner.measure(runtime, job, first)
+    assert first.names("net") == ["net0", "net1", "net2"]
+    assert first.names("anchor") == ["net1", "net1"]
+    runner.measure(runtime, {**job, "only_anchor": ["net1"]}, second)
+    assert second.names("net") == ["net0", "net2"]
+    assert second.names("anchor") == ["net1"]
 
 
 def test_unsettled_nets_have_extra_rounds() -> None:
-    class Wavering:
-        def __init__(self, values: list[float]) -> None:
-            self.values = iter(values)
-
-        def round(self, runs: int, seconds_per_round: float) -> dict[str, Any]:
-            value = next(self.values)
-            return {"median_ms": value, "minimum_ms": value, "runs": runs}
-
-        def energy_mj(self) -> None: ...
-
-    nets = {
-        "calm": Wavering([1.0, 1.0]),
-        "late": Wavering([3.0, 1.0, 2.0, 1.0, 1.0]),
-        "never": Wavering([2.0, 1.0, 2.0, 1.0, 2.0, 1.0]),
+    rounds_ms = {
+        "calm": [1.0, 1.0],
+        "late": [3.0, 1.0, 2.0, 1.0, 1.0],
+        "never": [2.0, 1.0, 2.0, 1.0, 2.0, 1.0],
     }
-
-    class Loaded:
-        def start(self) -> dict[str, Any]:
-            return {}
-
-        def load(self, file: str, job: dict[str, Any]) -> Wavering:
-            return nets[file]
-
-    counts: dict[str, int] = {}
-
-    class Recorder(runner.Events):
-        def __init__(self) -> None: ...
-
-        def emit(self, event: str, **values: object) -> None:
-            if event == "net":
-                medians = values["rounds_ms"]
-                assert isinstance(medians, list)
-                counts[str(values["id"])] = len(medians)
-
-    job = {"rounds": 2, "extra_rounds": 4, "runs": 3, "seconds_per_round": 1.0, "anchor": None}
-    entries = [{"id": name, "file": name} for name in nets]
-    runner.measure_group(Loaded(), job, entries, set(nets), Recorder(), math.inf)
-    assert counts == {"calm": 2, "late": 5, "never": 6}
+    runtime, recorder = ScriptedRuntime(lambda file: iter(rounds_ms[file])), Recorder()
+    job = {**JOB, "extra_rounds": 4}
+    entries = [{"id": name, "file": name} for name in rounds_ms]
+    runner.measure_group(runtime, job, entries, set(rounds_ms), recorder, math.inf)
+    assert recorder.rounds() == {"calm": 2, "late": 5, "never": 6}
 
 
 def test_a_file_that_is_gone_is_an_error_of_the_job(tmp_path: Path) -> None:

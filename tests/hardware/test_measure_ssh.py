@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ssh_server
-from measure_fixtures import write_net, write_nets
+from measure_fixtures import JOB, write_net, write_nets
 from ssh_server import NEEDS_SSHD, Server, free_port, make_key, serving
 
 from hwsearch.errors import HostError
@@ -24,19 +23,7 @@ from hwsearch.hardware.measure.ssh import SshPlace
 
 pytestmark = NEEDS_SSHD
 
-LONG = {
-    "mode": "measure",
-    "runtime": "onnxruntime",
-    "threads": 1,
-    "rounds": 100_000,
-    "extra_rounds": 0,
-    "runs": 3,
-    "warm_up": 1,
-    "seconds_per_round": 1.0,
-    "time_limit_s": None,
-    "precisions": [],
-    "anchor": None,
-}
+LONG = {**JOB, "rounds": 100_000}
 
 
 @pytest.fixture(scope="module")
@@ -131,28 +118,12 @@ def test_a_host_that_is_measured_again_is_only_probed(
 # --- what does not
 
 
-def test_a_server_that_does_not_start_fails_the_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ssh_server, "SSHD", shutil.which("false"))
-    with (
-        pytest.raises(pytest.fail.Exception, match="sshd did not start"),
-        serving(tmp_path, tmp_path),
-    ):
-        raise AssertionError("there is no server")
-
-
 def test_a_server_that_is_missing_is_reported(server: Server) -> None:
     place = replace(server.place, port=free_port())
     message = refusal(place)
     assert "it cannot be reached (" in message
     assert "Connection refused" in message
     assert message.endswith("check the name, the port and the network")
-
-
-def test_a_name_that_does_not_exist_is_reported(server: Server) -> None:
-    message = refusal(replace(server.place, host="nowhere.invalid"))
-    assert "Could not resolve hostname nowhere.invalid" in message
 
 
 def test_a_missing_key_is_reported(server: Server, tmp_path: Path) -> None:
@@ -251,13 +222,6 @@ def running(server: Server, files: dict[str, Path]) -> tuple[Any, int]:
     return events, pid
 
 
-def test_a_runner_that_is_killed_there_is_reported(server: Server, files: dict[str, Path]) -> None:
-    events, pid = running(server, files)
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(HostError, match=r"process there was killed \(signal 9\); most likely"):
-        list(events)
-
-
 def test_a_lost_connection_is_reported_and_the_runner_ends(
     server: Server, files: dict[str, Path]
 ) -> None:
@@ -290,13 +254,6 @@ def test_an_interrupted_measurement_leaves_nothing(
     with pytest.raises(error):
         measure(files, server.place, rounds=2, runs=3, on_progress=raise_it)
     assert list(server.there.iterdir()) == []  # at once, not only in the end
-
-
-def test_a_closed_measurement_ends_the_runner(server: Server, files: dict[str, Path]) -> None:
-    events, pid = running(server, files)
-    events.close()
-    wait_for_end(pid)
-    assert list(server.there.iterdir()) == []
 
 
 SCRIPT = """

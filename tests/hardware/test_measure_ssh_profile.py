@@ -55,16 +55,3 @@ def test_a_board_becomes_a_profile_and_nothing_is_left_behind(tmp_path: Path) ->
     text = path.read_text()
     for private in (server.place.host, str(server.place.port), f"{server.place.user}@"):
         assert private not in text, "a profile names no machine and no user"
-
-
-def test_an_unknown_host_key_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    there, keys = tmp_path / "there", tmp_path / "keys"
-    there.mkdir()
-    keys.mkdir()
-    with serving(keys, there) as server:
-        (keys / "known_hosts").write_text("")
-        ended = profile_measure(server, tmp_path)
-        assert server.left_behind() == []
-    assert ended.returncode == 3
-    assert "its host key is not known; log in once by hand" in ended.stderr
-    assert not (tmp_path / "hw_profiles" / "board.yaml").exists()

@@ -2,61 +2,36 @@
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from measure_fixtures import ScriptedPlace, write_nets
+from measure_fixtures import JOB, Recorder, ScriptedPlace, ScriptedRuntime, write_nets
 
 from hwsearch.hardware.measure import runner
 from hwsearch.hardware.measure.protocol import MeasureProgress, measure
 
 
-class Clock:
-    """Each round of a net takes a second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def round(self, runs: int, seconds_per_round: float) -> dict[str, Any]:
-        self.now += 1.0
-        return {"median_ms": 1.0, "minimum_ms": 1.0, "runs": runs}
-
-    def energy_mj(self) -> None: ...
-
-    def start(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, file: str, job: dict[str, Any]) -> "Clock":
-        return self
-
-
-class Recorder(runner.Events):
-    def __init__(self) -> None:
-        self.rounds: dict[str, int] = {}
-
-    def emit(self, event: str, **values: object) -> None:
-        if event == "net":
-            medians = values["rounds_ms"]
-            assert isinstance(medians, list)
-            self.rounds[str(values["id"])] = len(medians)
-
-
 def rounds_within(
     limit_s: float | None, nets: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> list[int]:
-    """How many rounds each net has."""
-    clock, events = Clock(), Recorder()
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    """How many rounds each net has where each round takes a second."""
+    now = 0.0
+
+    def rounds_ms(file: str) -> Iterator[float]:
+        nonlocal now
+        while True:
+            now += 1.0
+            yield 1.0
+
+    recorder = Recorder()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(runner, "MOST_NETS", 2)
     files = write_nets(tmp_path, nets)
-    job = {
-        "rounds": 20, "extra_rounds": 0, "runs": 3, "seconds_per_round": 1.0, "anchor": None,
-        "time_limit_s": limit_s,
-        "nets": [{"id": name, "file": str(path)} for name, path in files.items()],
-    }  # fmt: skip
-    runner.measure(clock, job, events)
-    return list(events.rounds.values())
+    nets = [{"id": name, "file": str(path)} for name, path in files.items()]
+    job = {**JOB, "rounds": 20, "time_limit_s": limit_s, "nets": nets}
+    runner.measure(ScriptedRuntime(rounds_ms), job, recorder)
+    return list(recorder.rounds().values())
 
 
 def test_without_a_limit_all_rounds_are_run(

@@ -1,11 +1,7 @@
 """Weights that do not fit on the chip travel for every inference."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_predictor import conv, net, profile
 
@@ -71,16 +67,6 @@ def test_energy_and_traffic_when_weights_travel_stay() -> None:
     assert np.array_equal(streamed.priced.bytes, plain.priced.bytes)
     others = [at for at, term in enumerate(TERMS) if term != "weight"]
     assert np.array_equal(streamed.priced.values[:, others], plain.priced.values[:, others])
-
-
-@settings(max_examples=50, deadline=None)
-@given(weights=st.integers(1, 10**6), more=st.integers(1, 10**6))
-def test_latency_when_there_are_more_weights_is_never_lower(weights: int, more: int) -> None:
-    fewer = net(conv(weight_elements=weights, bits=INT8))
-    larger = net(dataclasses.replace(fewer.kernels[0], weight_elements=weights + more))
-    roofline = CostPredictor(target())
-    assert roofline.latency_ms(larger) >= roofline.latency_ms(fewer)
-    assert weight_ms(target(), larger) >= weight_ms(target(), fewer)
 
 
 def test_slowdown_when_given_many_networks() -> None:

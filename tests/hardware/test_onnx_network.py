@@ -178,72 +178,10 @@ def test_kernels_when_a_network_does_not_run_at_that_size_names_the_place(tmp_pa
     assert len(str(e.value)) < 300
 
 
-# -- fusion ----------------------------------------------------------------------------------------
+# -- fusion, views and copies ----------------------------------------------------------------------
 
-
-def test_convolution_when_normalized_activated_and_added(tmp_path: Path) -> None:
-    shift = {name: floats(3) for name in ("gamma", "beta", "mean", "var")}
-    nodes = [
-        node("Conv", "x layer.weight", "c", pads=[1] * 4),
-        node("BatchNormalization", "c gamma beta mean var", "n"),
-        node("Add", "n x", "s"),
-        node("Relu", "s", "y"),
-    ]
-    (kernel,) = read(tmp_path, nodes, {"layer.weight": floats(3, 3, 3, 3), **shift})
-    assert (kernel.name, kernel.kind, kernel.bits) == ("layer", KernelKind.CONV, FP32)
-    assert kernel.macs == 8 * 8 * 3 * 3 * 9
-    # The shift of the normalization is the bias of the folded layer.
-    assert kernel.weight_elements == 3 * 3 * 9 + 3
-    assert kernel.input_elements == 2 * 3 * 8 * 8
-    assert kernel.output_elements == 3 * 8 * 8
-
-
-def test_convolution_when_already_with_a_bias_gets_no_second(tmp_path: Path) -> None:
-    shift = {name: floats(3) for name in ("gamma", "beta", "mean", "var")}
-    nodes = [
-        node("Conv", "x w b", "c"),
-        node("BatchNormalization", "c gamma beta mean var", "y"),
-    ]
-    (kernel,) = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1), "b": floats(3), **shift})
-    assert kernel.weight_elements == 9 + 3
-
-
-def test_convolution_when_depthwise_or_grouped(tmp_path: Path) -> None:
-    nodes = [
-        node("Conv", "x w", "a", group=3, strides=[2, 2], pads=[1] * 4),
-        node("Conv", "a v", "b"),
-        node("Conv", "b u", "y", group=2),
-    ]
-    weights = {"w": floats(3, 1, 3, 3), "v": floats(4, 3, 1, 1), "u": floats(6, 2, 1, 1)}
-    first, _, third = read(tmp_path, nodes, weights)
-    assert (first.kind, first.macs, first.stride) == (KernelKind.DEPTHWISE, 4 * 4 * 27, (2, 2))
-    assert (third.kind, third.macs, third.groups) == (KernelKind.GROUPED, 4 * 4 * 6 * 2, 2)
-    assert (first.in_size, first.out_size) == ((8, 8), (4, 4))
-    # One resolution throughout is cut into stages by depth.
-    assert [first.stage, third.stage] == [1, 3]
-
-
-def test_second_residual_when_one_is_fused_is_a_kernel(tmp_path: Path) -> None:
-    nodes = [node("Conv", "x w", "c"), node("Add", "c x", "s"), node("Add", "s x", "y")]
-    kernels = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1)})
-    assert kinds(kernels) == ["conv", "elementwise"]
-    assert kernels[1].input_elements == 2 * 3 * 64
-
-
-def test_concatenation_when_inputs_differ_reads_the_channels_of_all(tmp_path: Path) -> None:
-    nodes = [node("Conv", "x w", "c"), node("Concat", "c x", "y", axis=1)]
-    _, kernel = read(tmp_path, nodes, {"w": floats(5, 3, 1, 1)})
-    assert (kernel.in_channels, kernel.out_channels) == (8, 8)
-    assert kernel.input_elements == kernel.output_elements == 8 * 64
-
-
-def test_activation_when_its_input_is_read_elsewhere_is_a_kernel(tmp_path: Path) -> None:
-    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Concat", "c r", "y", axis=1)]
-    kernels = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1)})
-    assert kinds(kernels) == ["conv", "elementwise", "copy"]
-    assert kernels[2].out_channels == 6
-
-
+NORM = {name: floats(3) for name in ("gamma", "beta", "mean", "var")}
+W = {"w": floats(3, 3, 1, 1)}
 HARD_SWISH = [
     node("Conv", "x w", "c"),
     node("Add", "c three", "a"),
@@ -254,86 +192,188 @@ HARD_SWISH = [
 SCALARS = {name: np.array(v, dtype=np.float32) for name, v in
            (("three", 3), ("zero", 0), ("six", 6))}  # fmt: skip
 
+#: By case: nodes, constants, and for each kernel its kind with what else is expected of it.
+KERNELS: dict[str, tuple[list[NodeProto], dict[str, Array], list[tuple[str, dict[str, Any]]]]] = {
+    "normalization, residual and activation join the convolution; the shift is its bias": (
+        [
+            node("Conv", "x layer.weight", "c", pads=[1] * 4),
+            node("BatchNormalization", "c gamma beta mean var", "n"),
+            node("Add", "n x", "s"),
+            node("Relu", "s", "y"),
+        ],
+        {"layer.weight": floats(3, 3, 3, 3), **NORM},
+        [
+            ("conv", {
+                "name": "layer", "bits": FP32, "macs": 8 * 8 * 3 * 3 * 9,
+                "weight_elements": 3 * 3 * 9 + 3, "input_elements": 2 * 3 * 8 * 8,
+                "output_elements": 3 * 8 * 8, "curved": False,
+            }),
+        ],
+    ),
+    "a convolution with a bias gets no second one": (
+        [node("Conv", "x w b", "c"), node("BatchNormalization", "c gamma beta mean var", "y")],
+        {**W, "b": floats(3), **NORM},
+        [("conv", {"weight_elements": 9 + 3})],
+    ),
+    "a second residual is a kernel": (
+        [node("Conv", "x w", "c"), node("Add", "c x", "s"), node("Add", "s x", "y")],
+        W,
+        [("conv", {}), ("elementwise", {"input_elements": 2 * 3 * 64})],
+    ),
+    "an activation whose input is read elsewhere is a kernel": (
+        [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Concat", "c r", "y", axis=1)],
+        W,
+        [("conv", {}), ("elementwise", {}), ("copy", {"in_channels": 6, "out_channels": 6})],
+    ),
+    "an activation that is spelled out is one, and integers cannot clip to it": (
+        HARD_SWISH,
+        {**W, **SCALARS},
+        [("conv", {"weight_elements": 9, "input_elements": 3 * 64, "curved": True})],
+    ),
+    "a gate that depends on a layer is no activation": (
+        [
+            node("Conv", "x w", "c"),
+            node("GlobalAveragePool", "c", "p"),
+            node("Conv", "p v b", "e"),
+            node("Sigmoid", "e", "g"),
+            node("Mul", "c g", "y"),
+        ],
+        {**W, "v": floats(3, 3, 1, 1), "b": floats(3)},
+        [("conv", {}), ("pooling", {}), ("conv", {"curved": True}),
+         ("elementwise", {"input_elements": 3 * 64 + 3})],
+    ),
+    "a gate of a mean alone is no normalization": (
+        [
+            node("Conv", "x w", "c"),
+            node("ReduceMean", "c axes", "m"),
+            node("Sigmoid", "m", "g"),
+            node("Mul", "c g", "y"),
+        ],
+        {**W, "axes": np.array([2, 3])},
+        [("conv", {}), ("pooling", {}), ("elementwise", {}), ("elementwise", {})],
+    ),
+    "a product and a bias are a linear layer": (
+        [
+            node("Flatten", "x", "f"),
+            node("MatMul", "f w", "m"),
+            node("Add", "m b", "a"),
+            node("Gemm", "a v c", "y", transB=1),
+        ],
+        {"w": floats(192, 16), "b": floats(16), "v": floats(5, 16), "c": floats(5)},
+        [
+            ("linear", {"in_channels": 192, "out_channels": 16, "macs": 192 * 16,
+                        "weight_elements": 192 * 16 + 16}),
+            ("linear", {"in_channels": 16, "macs": 80, "weight_elements": 85}),
+        ],
+    ),
+    "a weight on the left mixes rows": (
+        [node("Reshape", "x shape", "r"), node("MatMul", "w r", "y")],
+        {"w": floats(7, 3), "shape": np.array([1, 3, 64])},
+        [("linear", {"in_channels": 3, "out_channels": 7, "macs": 3 * 7 * 64, "in_size": (64, 1)})],
+    ),
+    "a product of activations": (
+        [
+            node("Reshape", "x shape", "a"),
+            node("Transpose", "a", "b", perm=[0, 2, 1]),
+            node("MatMul", "a b", "m"),
+            node("Softmax", "m", "y"),
+        ],
+        {"shape": np.array([1, 3, 64])},
+        [("matmul", {"macs": 3 * 3 * 64, "weight_elements": 0}), ("softmax", {})],
+    ),
+    "a branch that no output needs is gone": (
+        [node("Relu", "x", "y"), node("Conv", "x w", "z"), node("FFT", "z", "q")],
+        W,
+        [("elementwise", {})],
+    ),
+    "arithmetic on constants is free, of any operator": (
+        [node("CumSum", "w axis", "v"), node("Conv", "x v", "y")],
+        {**W, "axis": np.array(0)},
+        [("conv", {"macs": 9 * 64})],
+    ),
+    "a transposition that changes the layout is a copy": (
+        [node("Relu", "x", "r"), node("Transpose", "r", "y", perm=[0, 2, 3, 1])],
+        {},
+        [("elementwise", {}), ("copy", {})],
+    ),
+    "data of a transposition are put in order: the shuffle of channels in ShuffleNet": (
+        [
+            node("Conv", "x w", "c"),
+            node("Reshape", "c apart", "r"),
+            node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", "t together", "s"),
+            node("Reshape", "s flat", "f"),
+            node("Reshape", "f together", "g"),
+            node("Conv", "g v", "y"),
+        ],
+        {
+            "w": floats(6, 3, 1, 1),
+            "v": floats(6, 6, 1, 1),
+            "apart": np.array([1, 2, 3, 8, 8]),
+            "together": np.array([1, 6, 8, 8]),
+            "flat": np.array([1, 6, 64]),
+        },
+        [("conv", {}), ("copy", {"input_elements": 6 * 64, "output_elements": 6 * 64}),
+         ("conv", {})],
+    ),
+    "views cost nothing": (
+        [
+            node("Conv", "x w", "c"),
+            node("Split", "c parts", "a b", axis=1),
+            node("Slice", "b from to", "s"),
+            node("Identity", "s", "i"),
+            node("Gather", "i zero", "g", axis=0),
+            node("Unsqueeze", "g first", "u"),
+            node("Conv", "u v", "y"),
+        ],
+        {
+            "w": floats(8, 3, 1, 1),
+            "v": floats(5, 6, 1, 1),
+            "parts": np.array([2, 6]),
+            "from": np.array([0, 0, 0, 0]),
+            "to": np.array([1, 6, 8, 4]),
+            "zero": np.array(0),
+            "first": np.array([0]),
+        },
+        [("conv", {"out_channels": 8}), ("conv", {"in_channels": 6, "out_size": (8, 4)})],
+    ),
+    "padding of nothing is free": (
+        [node("Relu", "x", "r"), node("Pad", "r none", "p"), node("Pad", "p one", "y")],
+        {"none": np.zeros(8, dtype=np.int64), "one": np.array([0, 0, 0, 0, 0, 0, 1, 1])},
+        [("elementwise", {}), ("copy", {"out_size": (9, 9)})],
+    ),
+    "other operators": (
+        [
+            node("MaxPool", "x", "p", kernel_shape=[2, 2], strides=[2, 2]),
+            node("InstanceNormalization", "p scale shift", "n"),
+            node("Tile", "n repeats", "t"),
+            node("DepthToSpace", "t", "d", blocksize=2),
+            node("Resize", "d - scales", "y"),
+        ],
+        {
+            "scale": floats(3),
+            "shift": floats(3),
+            "repeats": np.array([1, 4, 1, 1]),
+            "scales": np.array([1, 1, 2, 2], dtype=np.float32),
+        },
+        [("pooling", {}), ("norm", {"weight_elements": 6}), ("copy", {}), ("copy", {}),
+         ("pooling", {"out_size": (16, 16)})],
+    ),
+}  # fmt: skip
 
-def test_activation_when_spelled_out_is_fused(tmp_path: Path) -> None:
-    (kernel,) = read(tmp_path, HARD_SWISH, {"w": floats(3, 3, 1, 1), **SCALARS})
-    assert (kernel.weight_elements, kernel.input_elements) == (9, 3 * 64)
+
+@pytest.mark.parametrize("case", KERNELS)
+def test_kernels_when_counted_by_hand(case: str, tmp_path: Path) -> None:
+    nodes, constants, expected = KERNELS[case]
+    kernels = read(tmp_path, nodes, constants)
+    assert kinds(kernels) == [kind for kind, _ in expected]
+    for kernel, (_, known) in zip(kernels, expected, strict=True):
+        assert {name: getattr(kernel, name) for name in known} == known
 
 
 def test_activation_when_a_part_is_read_elsewhere_stays_spelled_out(tmp_path: Path) -> None:
-    weights = {"w": floats(3, 3, 1, 1), **SCALARS}
-    kernels = read(tmp_path, HARD_SWISH, weights, outputs="y b")
+    kernels = read(tmp_path, HARD_SWISH, {**W, **SCALARS}, outputs="y b")
     assert kinds(kernels) == ["conv", "elementwise", "elementwise"]
-
-
-def test_gate_when_it_depends_on_a_layer_is_no_activation(tmp_path: Path) -> None:
-    nodes = [
-        node("Conv", "x w", "c"),
-        node("GlobalAveragePool", "c", "p"),
-        node("Conv", "p v b", "e"),
-        node("Sigmoid", "e", "g"),
-        node("Mul", "c g", "y"),
-    ]
-    weights = {"w": floats(3, 3, 1, 1), "v": floats(3, 3, 1, 1), "b": floats(3)}
-    kernels = read(tmp_path, nodes, weights)
-    assert kinds(kernels) == ["conv", "pooling", "conv", "elementwise"]
-    assert kernels[3].input_elements == 3 * 64 + 3
-
-
-def test_gate_when_of_a_mean_alone_is_no_normalization(tmp_path: Path) -> None:
-    nodes = [
-        node("Conv", "x w", "c"),
-        node("ReduceMean", "c axes", "m"),
-        node("Sigmoid", "m", "g"),
-        node("Mul", "c g", "y"),
-    ]
-    kernels = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1), "axes": np.array([2, 3])})
-    assert kinds(kernels) == ["conv", "pooling", "elementwise", "elementwise"]
-
-
-def test_linear_when_product_and_bias_are_two_nodes(tmp_path: Path) -> None:
-    nodes = [
-        node("Flatten", "x", "f"),
-        node("MatMul", "f w", "m"),
-        node("Add", "m b", "a"),
-        node("Gemm", "a v c", "y", transB=1),
-    ]
-    weights = {"w": floats(192, 16), "b": floats(16), "v": floats(5, 16), "c": floats(5)}
-    first, second = read(tmp_path, nodes, weights)
-    assert (first.kind, first.in_channels, first.out_channels) == (KernelKind.LINEAR, 192, 16)
-    assert (first.macs, first.weight_elements) == (192 * 16, 192 * 16 + 16)
-    assert (second.in_channels, second.macs, second.weight_elements) == (16, 80, 85)
-
-
-def test_linear_when_the_weight_is_on_the_left_mixes_rows(tmp_path: Path) -> None:
-    nodes = [node("Reshape", "x shape", "r"), node("MatMul", "w r", "y")]
-    weights = {"w": floats(7, 3), "shape": np.array([1, 3, 64])}
-    (kernel,) = read(tmp_path, nodes, weights)
-    assert (kernel.in_channels, kernel.out_channels, kernel.macs) == (3, 7, 3 * 7 * 64)
-    assert kernel.in_size == (64, 1)
-
-
-def test_product_when_of_activations_is_a_matmul(tmp_path: Path) -> None:
-    nodes = [
-        node("Reshape", "x shape", "a"),
-        node("Transpose", "a", "b", perm=[0, 2, 1]),
-        node("MatMul", "a b", "m"),
-        node("Softmax", "m", "y"),
-    ]
-    product, softmax = read(tmp_path, nodes, {"shape": np.array([1, 3, 64])})
-    assert (product.kind, product.macs) == (KernelKind.MATMUL, 3 * 3 * 64)
-    assert (product.weight_elements, softmax.kind) == (0, KernelKind.SOFTMAX)
-
-
-def test_branch_when_no_output_needs_it_is_gone(tmp_path: Path) -> None:
-    nodes = [node("Relu", "x", "y"), node("Conv", "x w", "z"), node("FFT", "z", "q")]
-    assert kinds(read(tmp_path, nodes, {"w": floats(3, 3, 1, 1)})) == ["elementwise"]
-
-
-def test_arithmetic_on_constants_when_of_any_operator_is_free(tmp_path: Path) -> None:
-    nodes = [node("CumSum", "w axis", "v"), node("Conv", "x v", "y")]
-    (kernel,) = read(tmp_path, nodes, {"w": floats(3, 3, 1, 1), "axis": np.array(0)})
-    assert kernel.macs == 9 * 64
 
 
 def test_shape_when_computed_from_the_input_is_folded(tmp_path: Path) -> None:
@@ -345,100 +385,16 @@ def test_shape_when_computed_from_the_input_is_folded(tmp_path: Path) -> None:
         node("Reshape", "x shape", "f"),
         node("MatMul", "f w", "y"),
     ]
-    constants = {
-        "zero": np.array(0),
-        "first": np.array([0]),
-        "minus": np.array([-1]),
-        "w": floats(192, 4),
-    }
+    constants = {"zero": np.array(0), "first": np.array([0]), "minus": np.array([-1])}
+    constants["w"] = floats(192, 4)
     (kernel,) = read(tmp_path, nodes, constants, picture=("batch", 3, 8, 8))
     assert (kernel.in_channels, kernel.macs) == (192, 768)
-
-
-# -- views and copies ------------------------------------------------------------------------------
-
-
-def test_transposition_when_it_changes_the_layout_is_a_copy(tmp_path: Path) -> None:
-    nodes = [node("Relu", "x", "r"), node("Transpose", "r", "y", perm=[0, 2, 3, 1])]
-    assert kinds(read(tmp_path, nodes)) == ["elementwise", "copy"]
 
 
 def test_channels_when_last_in_the_file_are_found(tmp_path: Path) -> None:
     nodes = [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t w", "y")]
     (kernel,) = read(tmp_path, nodes, {"w": floats(4, 3, 1, 1)}, picture=(1, 8, 8, 3))
     assert (kernel.in_channels, kernel.in_size) == (3, (8, 8))
-
-
-def test_reshape_when_of_transposed_data_is_a_copy(tmp_path: Path) -> None:
-    # The shuffle of channels in ShuffleNet: (2, 3) groups become (3, 2).
-    nodes = [
-        node("Conv", "x w", "c"),
-        node("Reshape", "c apart", "r"),
-        node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
-        node("Reshape", "t together", "s"),
-        node("Conv", "s v", "y"),
-    ]
-    constants = {
-        "w": floats(6, 3, 1, 1),
-        "v": floats(6, 6, 1, 1),
-        "apart": np.array([1, 2, 3, 8, 8]),
-        "together": np.array([1, 6, 8, 8]),
-    }
-    kernels = read(tmp_path, nodes, constants)
-    assert kinds(kernels) == ["conv", "copy", "conv"]
-    assert kernels[1].input_elements == kernels[1].output_elements == 6 * 64
-
-
-def test_views_when_read_cost_nothing(tmp_path: Path) -> None:
-    nodes = [
-        node("Conv", "x w", "c"),
-        node("Split", "c parts", "a b", axis=1),
-        node("Slice", "b from to", "s"),
-        node("Identity", "s", "i"),
-        node("Gather", "i zero", "g", axis=0),
-        node("Unsqueeze", "g first", "u"),
-        node("Conv", "u v", "y"),
-    ]
-    constants = {
-        "w": floats(8, 3, 1, 1),
-        "v": floats(5, 6, 1, 1),
-        "parts": np.array([2, 6]),
-        "from": np.array([0, 0, 0, 0]),
-        "to": np.array([1, 6, 8, 4]),
-        "zero": np.array(0),
-        "first": np.array([0]),
-    }
-    first, second = read(tmp_path, nodes, constants)
-    assert (first.out_channels, second.in_channels, second.out_size) == (8, 6, (8, 4))
-
-
-def test_padding_when_of_nothing_is_free(tmp_path: Path) -> None:
-    none, one = np.zeros(8, dtype=np.int64), np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    nodes = [node("Relu", "x", "r"), node("Pad", "r none", "p"), node("Pad", "p one", "y")]
-    kernels = read(tmp_path, nodes, {"none": none, "one": one})
-    assert kinds(kernels) == ["elementwise", "copy"]
-    assert kernels[1].out_size == (9, 9)
-
-
-def test_kernel_kinds_when_of_other_operators(tmp_path: Path) -> None:
-    nodes = [
-        node("MaxPool", "x", "p", kernel_shape=[2, 2], strides=[2, 2]),
-        node("InstanceNormalization", "p scale shift", "n"),
-        node("DepthToSpace", "t", "d", blocksize=2),
-        node("Tile", "n repeats", "t"),
-        node("Resize", "d - scales", "y"),
-    ]
-    constants = {
-        "scale": floats(3),
-        "shift": floats(3),
-        "repeats": np.array([1, 4, 1, 1]),
-        "scales": np.array([1, 1, 2, 2], dtype=np.float32),
-    }
-    nodes = [*nodes[:2], nodes[3], nodes[2], nodes[4]]
-    kernels = read(tmp_path, nodes, constants)
-    assert kinds(kernels) == ["pooling", "norm", "copy", "copy", "pooling"]
-    assert kernels[1].weight_elements == 6
-    assert kernels[4].out_size == (16, 16)
 
 
 sizes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -481,25 +437,22 @@ def test_layer_when_input_and_weight_are_dequantized_is_int8(tmp_path: Path) -> 
     assert (kernel.bits, kernel.macs, kernel.weight_elements) == (INT8, 12 * 64, 16)
 
 
-@pytest.mark.parametrize(("bits", "expected"), [(8, "W8A32"), (4, "W4A32")])
-def test_layer_when_the_weight_alone_is_quantized(bits: int, expected: str, tmp_path: Path) -> None:
-    weight, stored = quantized("w", (4, 3, 1, 1), bits=bits)
-    (kernel,) = read(tmp_path, [weight, node("Conv", "x w", "y")], stored)
+@pytest.mark.parametrize(
+    ("weight_bits", "input_quantized", "expected"),
+    [(8, False, "W8A32"), (4, False, "W4A32"), (4, True, "W4A8"), (None, True, "W32A32")],
+)
+def test_layer_when_its_weight_or_its_input_alone_is_quantized(
+    weight_bits: int | None, input_quantized: bool, expected: str, tmp_path: Path
+) -> None:
+    weight, stored = quantized("w", (4, 3, 1, 1), bits=weight_bits or 8)
+    nodes = [*pair("x", "xd"), node("Conv", "xd w" if input_quantized else "x w", "y")]
+    if weight_bits is None:
+        stored = {"w": floats(4, 3, 1, 1)}
+    else:
+        nodes.insert(0, weight)
+    (kernel,) = read(tmp_path, nodes, {**stored, **GRID})
     assert kernel.bits == LayerBits.parse(expected)
-
-
-def test_layer_when_the_input_alone_is_quantized_is_float(tmp_path: Path) -> None:
-    nodes = [*pair("x", "xd"), node("Conv", "xd w", "y")]
-    (kernel,) = read(tmp_path, nodes, {**GRID, "w": floats(4, 3, 1, 1)})
-    assert kernel.bits == FP32
-
-
-def test_layer_when_weights_have_four_bits_and_inputs_eight(tmp_path: Path) -> None:
-    weight, stored = quantized("w", (4, 3, 1, 1), bits=4)
-    (kernel,) = read(tmp_path, [weight, *pair("x", "xd"), node("Conv", "xd w", "y")],
-                     {**stored, **GRID})  # fmt: skip
-    assert kernel.bits == LayerBits(4, 8)
-    assert kernel.weight_bytes == 6
+    assert kernel.weight_bytes == 12 * (weight_bits or 32) / 8
 
 
 def test_linear_when_its_weight_is_transposed_after_dequantization(tmp_path: Path) -> None:

@@ -144,15 +144,6 @@ def test_padding_when_channels_do_not_fill_blocks() -> None:
     assert compute_us(3, INT8) == pytest.approx(compute_us(64, INT8) * 4 / 64, rel=1e-6)
 
 
-def test_padding_when_only_the_compute_term_is_affected() -> None:
-    predictor = CostPredictor(profile())
-    whole, odd = (
-        predictor.kernels(net(conv(out_channels=c, output_elements=64 * c, bits=INT8)))[0]
-        for c in (32, 31)
-    )
-    assert odd.bytes < whole.bytes
-
-
 @given(
     kind=st.sampled_from(list(KernelKind)),
     bits=st.sampled_from([FP32, FP16, INT8]),
@@ -203,13 +194,6 @@ def test_latency_when_channels_are_pruned(
 
     narrow = (max(1, math.ceil(wide[0] * pruned)), wide[1])
     assert latency_ms(narrow) < latency_ms(wide) or narrow == wide
-
-
-@given(st.permutations([conv(), conv(bits=FP16), conv(bits=INT8), conv(macs=5)]))
-def test_latency_when_order_changes(kernels: list[KernelDesc]) -> None:
-    predictor = CostPredictor(profile())
-    expected = predictor.latency_ms(net(conv(), conv(bits=FP16), conv(bits=INT8), conv(macs=5)))
-    assert predictor.latency_ms(net(*kernels)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_energy_when_there_is_no_evidence() -> None:

@@ -1,7 +1,6 @@
 import copy
 import json
 import math
-import os
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from hwsearch.bits import FP16, FP32, INT8
 from hwsearch.errors import FileModelError, TargetError
 from hwsearch.files import packaged_folder, read_model
 from hwsearch.hardware.kernels import KernelKind
-from hwsearch.hardware.profile import SCHEMA_VERSION, HardwareProfile, bits_name
+from hwsearch.hardware.profile import SCHEMA_VERSION, HardwareProfile
 from hwsearch.hardware.targets import load_profile
 
 ORIN = packaged_folder("hw_profiles") / "jetson-orin-nano.yaml"
@@ -235,12 +234,3 @@ def test_hash_when_a_number_changes(path: str) -> None:
         place = place[key]
     place[last] = place[last] + 1 if isinstance(place[last], int) else place[last] * 0.99
     assert HardwareProfile.model_validate(data).profile_hash != load_profile("jetson").profile_hash
-
-
-def test_bits_name_when_unusual() -> None:
-    assert [bits_name(b) for b in (FP32, FP16, INT8)] == ["fp32", "fp16", "int8"]
-
-
-def test_profile_when_assigned_to() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        load_profile("jetson").name = os.sep  # type: ignore[misc]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned_fixtures import random_networks, small_fit
-from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from test_predictor import conv, net
 
@@ -131,35 +130,6 @@ def test_few_networks_tell_one_factor(count: int) -> None:
     assert 1.45 < factors[0] < 1.5
 
 
-def test_networks_that_are_alike_tell_one_factor() -> None:
-    parts = np.repeat(random_parts(1, 4), 12, axis=0)
-    found = recalibrate(timed(parts, take(parts, BITS, 0.03, 2)), machine_sigma_log=1.0)
-    factors = list(found.part_factors.values())
-    assert max(factors) / min(factors) < 1.001
-
-
-def test_networks_that_scatter_widen_the_interval() -> None:
-    sigmas = [machine({}, noise).sigma_log for noise in (0.02, 0.1, 0.3)]
-    assert None not in sigmas
-    assert sigmas == sorted(sigmas)  # type: ignore[type-var]
-
-
-def test_few_networks_leave_the_machine_uncertain() -> None:
-    parts = random_parts(1, 11)
-    cost = cost_of(predicted(float(parts.sum())))
-    sigmas = [
-        machine({}, noise=0.05, count=count).correct([cost], parts)[0].latency_ms.sigma_log
-        for count in (1, 3, 24)
-    ]
-    assert sigmas == sorted(sigmas, reverse=True)
-
-
-def test_a_machine_known_beforehand_is_hardly_moved() -> None:
-    parts = random_parts(1, 4)
-    found = recalibrate(timed(parts, 2 * parts.sum(1)), machine_sigma_log=0.01)
-    assert found.part_factors == pytest.approx(dict.fromkeys(PARTS, 1.0), abs=0.03)
-
-
 def test_posterior_of_one_part_is_that_of_a_normal_mean() -> None:
     ratios, sigma, spread = np.array([0.3, 0.5, 0.1]), 0.2, 0.6
     parts = np.zeros((3, len(PARTS)))
@@ -172,21 +142,6 @@ def test_posterior_of_one_part_is_that_of_a_normal_mean() -> None:
     marginal = multivariate_normal(cov=sigma**2 * np.eye(3) + spread**2 * np.ones((3, 3)))
     expected = float(marginal.logpdf(ratios)) + 1.5 * math.log(2 * math.pi)
     assert found.evidence == pytest.approx(expected)
-
-
-def test_posterior_is_the_least_of_what_it_minimizes() -> None:
-    parts = random_parts(20, 5)
-    measured = np.log(take(parts, {**BITS, **SMALL}, 0.1, 6))
-    prior = 1.0 + 0.25 * np.eye(len(PARTS))
-    found = _posterior(parts, measured, prior, 0.1)
-
-    def loss(theta: Floats) -> float:
-        left = measured - np.log(parts @ np.exp(theta))
-        return float(left @ left / 0.01 + theta @ np.linalg.solve(prior, theta))
-
-    other = minimize(loss, np.zeros(len(PARTS)), tol=1e-12)
-    assert loss(found.theta) <= other.fun + 1e-6
-    assert found.theta == pytest.approx(other.x, abs=1e-3)
 
 
 @cache
@@ -265,26 +220,6 @@ def test_predictor_corrects_all_that_it_says() -> None:
     assert corrected.predict_timed({}, {}) == []
     # What a network is held against is what the profile alone says of it, whatever is known.
     assert corrected.predict_timed(named, took) == plain.predict_timed(named, took)
-
-
-def test_kernels_in_integers_are_corrected_as_integers() -> None:
-    plain = CostPredictor(small_fit())
-    several = {
-        str(number): network
-        for number, network in enumerate(random_networks(24, seed=6, bits=(FP32, INT8)))
-    }
-    _, terms = plain._pricing.predict_terms(list(several.values()))
-    measured = terms.of_networks @ np.array([BITS.get(part, 1.0) for part in PARTS])
-    took = dict(zip(several, measured.tolist(), strict=True))
-    known = recalibrate(plain.predict_timed(several, took), machine_sigma_log=1.0)
-    corrected = CostPredictor(small_fit(), recalibration=known)
-    network = net(conv(), conv(bits=INT8))
-    before, after = plain.kernels(network), corrected.kernels(network)
-    in_floats, in_integers = (
-        b.latency_ms / a.latency_ms for a, b in zip(before, after, strict=True)
-    )
-    assert in_floats < 0.9
-    assert in_integers > 1.3
 
 
 def test_networks_that_are_timed_later_are_learned_from_as_well() -> None:

@@ -51,10 +51,6 @@ def test_widened_when_written_out_then_the_digest_holds() -> None:
     assert FittedModel.model_validate(wider.model_dump(mode="json")) == wider
 
 
-def test_widened_when_by_nothing_changes_nothing() -> None:
-    assert widened(latency(), 0.0) is latency()
-
-
 @pytest.mark.parametrize("more", [-0.1, math.inf, math.nan])
 def test_widened_when_no_standard_deviation_is_refused(more: float) -> None:
     with pytest.raises(ValueError, match="is not a finite number from 0 up"):

@@ -70,16 +70,6 @@ def refused(name: str, message: str, arguments: str = "{}") -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_timm_when_built_has_the_classes() -> None:
-    model = build(BackboneRef(name="resnet10t", classes=7), 32).eval()
-    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
-
-
-def test_timm_when_input_size_is_fixed_is_built_for_it() -> None:
-    model = build(BackboneRef(name="vit_tiny_patch16_224", classes=4), 64, device="meta")
-    assert model(torch.zeros(1, 3, 64, 64, device="meta")).shape == (1, 4)
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -1,7 +1,6 @@
 import pytest
 
-from hwsearch.bits import FP32, INT8
-from hwsearch.errors import BackboneError
+from hwsearch.bits import FP32
 from hwsearch.nets.backbone import BackboneRef, build
 from hwsearch.nets.blueprint import Blueprint, make_blueprint
 from hwsearch.nets.trace import trace
@@ -21,17 +20,6 @@ def test_blueprint_when_nothing_is_pruned_is_the_trace(blueprint: Blueprint) -> 
     assert blueprint.describe({}).kernels[-1].out_channels == 7
 
 
-def test_blueprint_when_all_channels_are_kept_is_dense(blueprint: Blueprint) -> None:
-    every = {group.name: group.channels for group in blueprint.graph.groups}
-    assert blueprint.describe(every) == blueprint.describe({})
-
-
-def test_blueprint_when_made_twice_is_equal(blueprint: Blueprint) -> None:
-    again = make_blueprint(REF, 32)
-    assert again.graph == blueprint.graph
-    assert again.describe({}) == blueprint.describe({})
-
-
 def test_blueprint_when_one_channel_goes_everything_shrinks_or_stays(blueprint: Blueprint) -> None:
     dense = blueprint.describe({})
     for group in blueprint.graph.groups:
@@ -49,15 +37,3 @@ def test_blueprint_when_input_grows_weights_stay(blueprint: Blueprint) -> None:
     assert larger.graph == blueprint.graph
     assert larger.describe({}).weight_elements == blueprint.describe({}).weight_elements
     assert larger.describe({}).macs > 3 * blueprint.describe({}).macs
-
-
-def test_blueprint_when_bits_are_given(blueprint: Blueprint) -> None:
-    bits = {kernel.name: INT8 for kernel in blueprint.describe({}).weighted}
-    network = blueprint.describe({}, bits)
-    assert {kernel.bits for kernel in network.kernels} == {INT8}
-    assert network.size_bytes == blueprint.describe({}).weight_elements
-
-
-def test_blueprint_when_group_is_unknown_is_refused(blueprint: Blueprint) -> None:
-    with pytest.raises(BackboneError, match="cannot keep 1 channels of 'nowhere'"):
-        blueprint.describe({"nowhere": 1})

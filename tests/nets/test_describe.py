@@ -4,10 +4,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx_files import GRID, floats, node, pair, write_onnx
+from onnx_files import quantized as stored_in_integers
 
 from hwsearch.bits import FP16, FP32, INT8, LayerBits
 from hwsearch.errors import BackboneError, UserError
@@ -39,39 +38,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("described_backbone", None)
 
 
-def write_net(path: Path, *, quantized: bool = False, half: bool = False) -> Path:
+def write_net(path: Path, *, quantized: bool = False) -> Path:
     """A convolution of 4 channels over 8 x 8 pixels, a pooling and a linear layer."""
-    kind = np.float16 if half else np.float32
-    constants = {
-        "stem.weight": np.ones((4, 3, 1, 1), dtype=kind),
-        "head.weight": np.ones((5, 4), dtype=kind),
-    }
+    weight, stored = stored_in_integers("w", (4, 3, 1, 1))
     nodes = [
-        helper.make_node("Conv", ["x", "stem.weight"], ["c"]),
-        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("Gemm", ["f", "head.weight"], ["y"], transB=1),
+        *([weight, *pair("x", "xd")] if quantized else []),
+        node("Conv", "xd w" if quantized else "x stem.weight", "c"),
+        node("GlobalAveragePool", "c", "p"),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f head.weight", "y", transB=1),
     ]
-    if quantized:
-        constants["stem.weight"] = np.ones((4, 3, 1, 1), dtype=np.int8)
-        constants["scale"] = np.array(0.1, dtype=np.float32)
-        constants["zero"] = np.array(0, dtype=np.int8)
-        nodes[0].input[:] = ["xd", "wd"]
-        nodes[:0] = [
-            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["xq"]),
-            helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
-            helper.make_node("DequantizeLinear", ["stem.weight", "scale", "zero"], ["wd"]),
-        ]
-    element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", element, (1, 3, 8, 8))],
-        [onnx.ValueInfoProto(name="y")],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
-    return path
+    first = stored | GRID if quantized else {"stem.weight": floats(4, 3, 1, 1)}
+    return write_onnx(path, nodes, first | {"head.weight": floats(5, 4)})
 
 
 # -- bits ------------------------------------------------------------------------------------------
@@ -209,13 +187,6 @@ def test_file_when_quantized_has_its_own_bits(tmp_path: Path) -> None:
     path = str(write_net(tmp_path / "net.onnx", quantized=True))
     assert [kernel.bits for kernel in describe(path).weighted] == [INT8, FP32]
     with pytest.raises(BackboneError, match=r"says itself .* \(W8A8\); leave --bits out"):
-        describe(path, bits=INT8)
-
-
-def test_file_when_of_half_precision_has_its_own_bits(tmp_path: Path) -> None:
-    path = str(write_net(tmp_path / "net.onnx", half=True))
-    assert {kernel.bits for kernel in describe(path).kernels} == {FP16}
-    with pytest.raises(BackboneError, match=r"says itself .* \(W16A16\); leave --bits out"):
         describe(path, bits=INT8)
 
 

@@ -51,19 +51,6 @@ def test_record_when_sequential() -> None:
     assert found.operations[-1].shape == (1, 5)
 
 
-def test_record_when_operations_read_earlier_ones() -> None:
-    found = record(block(), SHAPE)
-    for operation in found.operations:
-        assert all(-1 <= source < operation.index for source in operation.inputs)
-        assert len(operation.inputs) == len(operation.in_shapes)
-
-
-def test_record_when_two_branches_meet() -> None:
-    found = recorded(lambda layer, x: layer((x.sigmoid() + x.tanh()).mean((1, 2))))
-    add = next(operation for operation in found.operations if operation.op == "add")
-    assert [found.operations[at].op for at in add.inputs] == ["sigmoid", "tanh"]
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_record_when_done_restores_mode_and_hooks(training: bool) -> None:
     model = block().train(training)
