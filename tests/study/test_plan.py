@@ -18,8 +18,8 @@ def test_plan_when_the_effort_decides_counts_passes_and_trials() -> None:
 def test_plan_when_a_limit_decides_shares_out_what_is_left() -> None:
     bench = make_bench(time_limit_s=600.0, trials=None)
     assert plan_text(bench.training, 500.0) == (
-        "plan (8m20s left of the limit): 5m00s for base networks of 1 backbone on 60 pictures, "
-        "50s for trials, 2m30s for 3 to 8 finalists and their files"
+        "plan (8m20s left of the limit): 4m10s for base networks of 1 backbone on 60 pictures, "
+        "50s for trials, 3m20s for 3 to 8 finalists and their files"
     )
     several = make_bench(space=make_space(backbones=[OWN, "test_resnet"]), time_limit_s=600.0)
     assert "of 2 backbones on 60 pictures" in plan_text(several.training, 500.0)

@@ -7,7 +7,12 @@ from typing import Final
 
 from hwsearch.hardware.targets import HOST_TARGET
 from hwsearch.space.candidate import Candidate
-from hwsearch.study.asked.effort import LEAST_FINAL_PASSES, LEAST_FINALISTS
+from hwsearch.study.asked.effort import (
+    FEW_FINALISTS,
+    GOOD_FINAL_PASSES,
+    LEAST_FINAL_PASSES,
+    LEAST_FINALISTS,
+)
 from hwsearch.study.candidates.pricing_context import FIXED_MACS, PricingContext
 from hwsearch.study.candidates.training_context import TrainingContext
 from hwsearch.study.clock import EXPORT, SHIP, Clock
@@ -107,7 +112,8 @@ class FinalTime:
             slots = min(self._slots, len(kept))
             free_s = slots * self._free_s() - self._around_s(kept)
             passes = free_s / (self._all_steps_s(kept) * self._steps_per_pass)
-            if passes >= LEAST_FINAL_PASSES or len(kept) <= LEAST_FINALISTS:
+            enough = GOOD_FINAL_PASSES if len(kept) > FEW_FINALISTS else LEAST_FINAL_PASSES
+            if passes >= enough or len(kept) <= LEAST_FINALISTS:
                 return kept, max(0.0, passes)
             kept.pop()
 
