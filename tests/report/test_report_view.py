@@ -69,6 +69,8 @@ def test_speed_up_is_over_the_dense_baseline_of_the_same_backbone_or_the_first()
     assert speed_up(other, other.front[1]) == pytest.approx(7.4 / (0.8 * 1.35))
     bare = FrontFile.model_validate(content | {"baselines": []})
     assert view_front(bare).models[0].speed_up == "-"
+    still = FrontFile.model_validate(content | {"front": [model(1, latency_ms=0.0)], "pick": 1})
+    assert speed_up(still, still.front[0]) is None
     content["baselines"].append(
         baseline("dense-fp32", latency_ms=3.0, accuracy=0.97, backbone="mobilenetv3_small_050")
     )
