@@ -402,7 +402,7 @@ def test_python_interface_exports_verifies_and_loads(
 def test_files_when_really_timed_here_have_latencies(host_run: Path) -> None:
     front = verify_run(host_run, Remembers(), on="host")
     assert {each.latency_ms.source for each in front.scored} == {"measured"}
-    assert all(0 < each.latency_ms.value < 50 for each in front.scored)
+    assert all(each.latency_ms.value > 0 for each in front.scored)
 
 
 def test_measured_latencies_are_those_of_the_candidates_of_their_run(

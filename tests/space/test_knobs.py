@@ -58,6 +58,7 @@ def test_stages_are_not_mixed_up() -> None:
     for stage in range(1, 5):
         knobs = Knobs.from_choices(choices | {f"prune_stage{stage}": 0.5})
         assert knobs.prune == tuple(0.5 if n == stage else 0.0 for n in range(1, 5))
+        assert knobs.to_choices()[f"prune_stage{stage}"] == 0.5
 
 
 def test_choices_come_back_without_those_of_other_backbones() -> None:
