@@ -43,7 +43,7 @@ def every_kind() -> list[KernelDesc]:
         conv(kind=kind, bits=bits, in_channels=channels, out_channels=channels + 3)
         for kind in KernelKind
         for bits in ALL_BITS
-        for channels in (3, 31, 64)
+        for channels in (3, 4, 31, 64)
     ]
 
 

@@ -28,8 +28,8 @@ def rounds_within(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(runner, "MOST_NETS", 2)
     files = write_nets(tmp_path, nets)
-    nets = [{"id": name, "file": str(path)} for name, path in files.items()]
-    job = {**JOB, "rounds": 20, "time_limit_s": limit_s, "nets": nets}
+    entries = [{"id": name, "file": str(path)} for name, path in files.items()]
+    job = {**JOB, "rounds": 20, "time_limit_s": limit_s, "nets": entries}
     runner.measure(ScriptedRuntime(rounds_ms), job, recorder)
     return list(recorder.rounds().values())
 

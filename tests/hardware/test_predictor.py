@@ -144,6 +144,13 @@ def test_padding_when_channels_do_not_fill_blocks() -> None:
     assert compute_us(3, INT8) == pytest.approx(compute_us(64, INT8) * 4 / 64, rel=1e-6)
 
 
+def test_energy_when_channels_do_not_fill_blocks_is_that_of_the_real_work() -> None:
+    odd = conv(out_channels=31, bits=INT8)
+    (cost,) = CostPredictor(profile()).kernels(net(odd))
+    active_mj = odd.macs * 25e-9 + cost.bytes * 1000e-9
+    assert cost.energy_mj == pytest.approx(5 * cost.latency_ms + active_mj)
+
+
 @given(
     kind=st.sampled_from(list(KernelKind)),
     bits=st.sampled_from([FP32, FP16, INT8]),

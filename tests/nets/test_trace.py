@@ -218,11 +218,12 @@ def test_network_when_it_ends_in_a_pooling_is_refused() -> None:
         traced(model)
 
 
-def test_weights_when_a_layer_has_one_factor_for_all_channels() -> None:
-    class Scaled(nn.Module):
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_when_constants_are_added_to_a_layer(bias: bool) -> None:
+    class Shifted(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(8, 8, 1, bias=False)
+            self.conv = nn.Conv2d(8, 8, 1, bias=bias)
             self.shift = nn.Parameter(torch.zeros(1))
             self.shifts = nn.Parameter(torch.zeros(8, 1, 1))
 
@@ -230,8 +231,8 @@ def test_weights_when_a_layer_has_one_factor_for_all_channels() -> None:
             result: Tensor = self.conv(values) + self.shift + self.shifts
             return result
 
-    network = traced(Small(Scaled(), features=8))
+    network = traced(Small(Shifted(), features=8))
     dense = network.describe("n", network.out_channels()).kernels[1]
     pruned = network.describe("n", {"stem": 8, "middle.conv": 4, "head": 10}).kernels[1]
-    assert dense.weight_elements == 8 * 8 + 1 + 8
-    assert pruned.weight_elements == 8 * 4 + 1 + 4
+    assert dense.weight_elements == 8 * 8 + 8 * bias + 1 + 8
+    assert pruned.weight_elements == 8 * 4 + 4 * bias + 1 + 4
