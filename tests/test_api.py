@@ -31,7 +31,9 @@ class Remembers(Silent):
         assert 0 < done <= total
         self.steps += 1
 
-    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: Record, *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         assert left_s is None or left_s >= 0
         self.records.append(record)
         self.planned.add(planned)

@@ -87,9 +87,11 @@ class PlainView:
             left = "" if self._deadline_s is None else f", {left_text(self._deadline_s)}"
             self._lines.say(f"  {self._phase}: step {done} of {total}{left}")
 
-    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: "Record", *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         """One line for a trial."""
-        of = "" if planned is None else f" ({record.trial + 1} of {planned})"
+        of = "" if planned is None else f" ({done} of {planned})"
         left = "" if left_s is None else f", {format_duration_s(left_s)} left"
         self._lines.say(f"trial {record.trial}{of}: {trial_text(record)}{left}")
 
@@ -131,11 +133,12 @@ class LiveView:
         self._steps = (done, total)
         self._draw()
 
-    def trial(self, record: "Record", *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: "Record", *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         """Count a trial."""
         self._states[record.state] += 1
-        # Trials are numbered from 0 through all parts of a resumed run.
-        self._done = record.trial + 1
+        self._done = done
         self._planned, self._left_s = planned, left_s
         if record.state == "completed" and _better(record, self._best):
             self._best = record

@@ -225,7 +225,10 @@ class TrialLoop:
         self.records.append(record)
         self._repeats = self._repeats + 1 if record.state == "duplicate" else 0
         self.watcher.trial(
-            record, planned=self.pricing.settings.trial_count, left_s=self.left_s(self.records)
+            record,
+            done=len(self.records),
+            planned=self.pricing.settings.trial_count,
+            left_s=self.left_s(self.records),
         )
         failed = [one for one in self.records if one.state == "failed"]
         if len(failed) > max(_TOLERATED_FAILURES, len(self.records) // 5):

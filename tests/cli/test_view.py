@@ -34,7 +34,7 @@ def drawn(*records: Record, left_s: float | None = 130.0) -> str:
     with view.live:
         view.phase("trial 3: lcnet_050 at 48 px")
         for record in records:
-            view.trial(record, planned=48, left_s=left_s)
+            view.trial(record, done=record.trial + 1, planned=48, left_s=left_s)
         view.step(5, 12)
     return file.getvalue()[file.getvalue().rindex("trials") :]
 
@@ -45,8 +45,8 @@ def test_plain_view_when_told_of_a_run_writes_lines_to_stderr(
     view = PlainView()
     view.phase("reading digits")
     view.phase("trial 3: resnet10t at 32 px")
-    view.trial(made(3, 187), planned=48, left_s=130.0)
-    view.trial(made(4, 20), planned=None, left_s=None)
+    view.trial(made(3, 187), done=4, planned=48, left_s=130.0)
+    view.trial(made(4, 20), done=5, planned=None, left_s=None)
     view.note("[bold]'jetson' means jetson-orin-nano")
     out, err = capsys.readouterr()
     assert out == ""

@@ -162,7 +162,9 @@ class Remembers(Silent):
     def step(self, done: int, total: int) -> None:
         assert 0 < done <= total
 
-    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: Record, *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         raise AssertionError(record, planned, left_s)
 
     def note(self, text: str) -> None:

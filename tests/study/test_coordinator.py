@@ -47,7 +47,9 @@ class Listener(Silent):
     def deadline(self, at_s: float) -> None:
         self.deadlines.append(at_s)
 
-    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: Record, *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         self.trials.append(record.trial)
 
     def note(self, text: str) -> None:

@@ -43,6 +43,7 @@ class LocalExecutor:
                 [sys.executable, "-m", "hwsearch.study.executor.server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # ours holds results alone
             )
         self._connection = Connection(ours.detach())
         self._send(Open(settings=settings, profile=profile, import_paths=tuple(sys.path)))

@@ -17,8 +17,10 @@ class Watcher(Protocol):
     def step(self, done: int, total: int) -> None:
         """An optimizer step of the current phase is done."""
 
-    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
-        """A trial ended; ``planned`` trials in all, about ``left_s`` seconds left."""
+    def trial(
+        self, record: Record, *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
+        """A trial ended, the ``done``-th of ``planned`` in all; about ``left_s`` seconds left."""
 
     def note(self, text: str) -> None:
         """Something that the user should know."""
@@ -36,7 +38,9 @@ class Silent:
     def step(self, done: int, total: int) -> None:
         """Ignore."""
 
-    def trial(self, record: Record, *, planned: int | None, left_s: float | None) -> None:
+    def trial(
+        self, record: Record, *, done: int, planned: int | None, left_s: float | None
+    ) -> None:
         """Ignore."""
 
     def note(self, text: str) -> None:
