@@ -119,7 +119,7 @@ def _op(operation: Operation) -> Op:
 
 def _convolution(operation: Operation, op: Op) -> Op:
     weight, stride = operation.parameter_shapes.get(1), operation.arguments[3]
-    if weight is None or len(weight) != 4:
+    if weight is None or len(weight) != 4 or len(stride) != 2:
         raise BackboneError(
             f"'{operation.scope}' is not a 2-d convolution with weights of its own; "
             "use another backbone"

@@ -47,9 +47,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for ref in all_shipped()
         ]
         metafunc.parametrize("shipped", cases)
-
-
-@pytest.fixture
-def shipped_backbones() -> list[BackboneRef]:
-    """All of them at once."""
-    return all_shipped()
