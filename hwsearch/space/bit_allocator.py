@@ -17,7 +17,7 @@ of them left out, and then it is no worse than the best chain at a price.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -33,8 +33,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 #: their last digits with the order of the layers.
 _SLACK: Final = 1e-9
 #: Partial chains that are followed at most. Layers whose options all save at the same rate could
-#: make any number of them.
-_MOST_CHAINS: Final = 4000
+#: make any number of them; a twentieth does where nothing is known of sensitivities.
+_MOST_CHAINS: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,9 @@ def allocate_bits(
 ) -> dict[str, LayerBits]:
     """Choose one option for each layer: of those that save enough, the least sensitive in total.
 
-    The reference is every layer at its widest bits. The choice is deterministic.
+    The reference is every layer at its widest bits. The choice is deterministic. Of choices that
+    are as sensitive as one another, it saves no more than it must; where nothing is known
+    of sensitivities, many layers are narrowed a little rather than a few by much.
 
     Args:
         options: by layer in running order, at least one each, no bits twice; each cost is that of a
@@ -103,7 +105,18 @@ def allocate_bits(
     reachable = reference - cheapest
     chosen = np.zeros(len(offered), dtype=np.int64)
     if saving > 0.0 and reachable > 0.0:
-        chosen = _least_sensitive(layers, reference - (saving - _SLACK) * reachable)
+        limit = reference - (saving - _SLACK) * reachable
+        known = layers.sensitivity[np.isfinite(layers.sensitivity)]
+        # Ties go to what saves no more than is needed. Halving a layer's cost again harms more than
+        # the first time, and the first layers go first.
+        tie = (1e-6 * float(np.ptp(known)) or 1.0) / reachable
+        saved = np.maximum(0.0, layers.cost[:, :1] - layers.cost)
+        share = saved / np.maximum(layers.cost[:, :1], 1e-300)
+        order = 0.1 * np.arange(len(offered))[:, None] / len(offered)
+        harm = layers.sensitivity + tie * saved * (1.0 + order + 3.0 * share)
+        layers = replace(layers, sensitivity=harm)
+        most_chains = _MOST_CHAINS if np.ptp(known) > 0.0 else _MOST_CHAINS // 20
+        chosen = _least_sensitive(layers, limit, most_chains)
     return {
         name: several[at].bits
         for name, several, at in zip(options, offered, chosen.tolist(), strict=True)
@@ -199,7 +212,7 @@ class _Layers:
         return behind, np.array(chosen)
 
 
-def _least_sensitive(layers: _Layers, limit: float) -> Ints:
+def _least_sensitive(layers: _Layers, limit: float, most_chains: int) -> Ints:
     """The least sensitive chain that costs no more than the limit, which some chain meets."""
     price, known = _price(layers, limit)
     known_sensitivity = layers.totals(known)[1]
@@ -229,8 +242,8 @@ def _least_sensitive(layers: _Layers, limit: float) -> Ints:
         least = np.minimum.accumulate(sensitivity - span * option)
         better = np.append(True, least[1:] < least[:-1])[: len(least)]
         (left,) = better.nonzero()
-        if len(left) > _MOST_CHAINS:
-            left = left[np.linspace(0, len(left) - 1, _MOST_CHAINS).astype(np.int64)]
+        if len(left) > most_chains:
+            left = left[np.linspace(0, len(left) - 1, most_chains).astype(np.int64)]
         parent, last, cost, sensitivity = (
             values[left] for values in (parent, option, cost, sensitivity)
         )
