@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Final
 
-#: Pieces of work whose length is remembered: exporting a network, and all that its file takes.
+#: Pieces of work whose length is remembered: exporting a network, timing one before it is trained,
+#: and all that a file takes.
 EXPORT: Final = "export"
+TIMING: Final = "timing"
 SHIP: Final = "ship"
 
 

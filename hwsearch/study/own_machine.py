@@ -1,11 +1,12 @@
-"""Before the search on this machine: networks of its space are timed, to correct its profile.
+"""On this machine, networks of the space are timed, to correct its profile.
 
-The shipped profile of the host is that of one machine. Time does not depend on weights, so nothing
-has to be trained for it.
+Before the search, some that stand for all; after it, those that may join the front. The shipped
+profile of the host is that of one machine. Time does not depend on weights, so nothing has to be
+trained for it.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,9 @@ from hwsearch.calibrate.make import write_network
 from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.measure.machine_speed import measure_with_reference
 from hwsearch.hardware.measure.places import LocalPlace
-from hwsearch.hardware.recalibration import Recalibration, recalibrate
+from hwsearch.hardware.recalibration import Recalibration, TimedNetwork, recalibrate
 from hwsearch.nets.blueprint import Blueprint
+from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import dense
 from hwsearch.study.candidates.pricing_context import PricingContext
 
@@ -49,16 +51,49 @@ def recalibrated(pricing: PricingContext, on_phase: Callable[[str], None]) -> Re
         HostError: nothing can be timed, or times do not repeat.
         BackboneError: a backbone cannot be made or exported.
     """
+    timed = time_here(pricing, dict(timed_networks(pricing)), on_phase)
+    return recalibrate(timed, machine_sigma_log=pricing.profile.interval.latency_sigma_log)
+
+
+def time_candidates(
+    pricing: PricingContext, candidates: Sequence[Candidate], on_phase: Callable[[str], None]
+) -> list[TimedNetwork]:
+    """Time candidates here, before they are trained to the end.
+
+    Raises:
+        HostError: nothing can be timed, or times do not repeat.
+        BackboneError: one cannot be exported.
+    """
+    networks = {
+        one.id: (pricing.backbones.blueprint(one), one.channel_counts, one.layer_bits)
+        for one in candidates
+    }
+    return time_here(pricing, networks, on_phase)
+
+
+def time_here(
+    pricing: PricingContext, networks: Mapping[str, Network], on_phase: Callable[[str], None]
+) -> list[TimedNetwork]:
+    """Export networks with random weights, and time them in interleaved rounds.
+
+    Args:
+        pricing: predicts what they would take by the profile alone.
+        networks: by name.
+        on_phase: is told what is done.
+
+    Raises:
+        HostError: nothing can be timed, or times do not repeat.
+        BackboneError: one cannot be made or exported.
+    """
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
-        networks, files = _written(pricing, Path(folder), on_phase)
+        described, files = _written(pricing, networks, Path(folder), on_phase)
         on_phase(f"timing {len(files)} networks here, to hold the profile to them")
         report, _ = measure_with_reference(
             files, LocalPlace(), rounds=_ROUNDS, time_limit_s=_TIME_LIMIT_S
         )
-    timed = pricing.predictor.predict_timed(
-        networks, {net.name: net.latency_ms for net in report.nets}
+    return pricing.predictor.predict_timed(
+        described, {net.name: net.latency_ms for net in report.nets}
     )
-    return recalibrate(timed, machine_sigma_log=pricing.profile.interval.latency_sigma_log)
 
 
 def timed_networks(pricing: PricingContext) -> Iterator[tuple[str, Network]]:
@@ -76,14 +111,17 @@ def timed_networks(pricing: PricingContext) -> Iterator[tuple[str, Network]]:
 
 
 def _written(
-    pricing: PricingContext, folder: Path, on_phase: Callable[[str], None]
+    pricing: PricingContext,
+    networks: Mapping[str, Network],
+    folder: Path,
+    on_phase: Callable[[str], None],
 ) -> tuple[dict[str, NetworkDesc], dict[str, Path]]:
-    networks: dict[str, NetworkDesc] = {}
+    described: dict[str, NetworkDesc] = {}
     files: dict[str, Path] = {}
-    for name, (blueprint, kept, bits) in timed_networks(pricing):
+    for name, (blueprint, kept, bits) in networks.items():
         px = blueprint.trace.input_px
         on_phase(f"exporting {blueprint.ref.name} at {px} px, to time it")
-        networks[name], files[name] = blueprint.describe(kept, bits), folder / f"{name}.onnx"
+        described[name], files[name] = blueprint.describe(kept, bits), folder / f"{name}.onnx"
         write_network(
             blueprint,
             kept,
@@ -92,4 +130,4 @@ def _written(
             scheme=pricing.profile.activation_quantization,
             seed=pricing.settings.seed,
         )
-    return networks, files
+    return described, files

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from study_fixtures import make_knobs, make_profile, make_settings, make_space
 from tiny_network import OWN, PX
 
@@ -264,6 +265,6 @@ def test_pictures_that_cannot_be_read_are_the_same_error_as_here(heard: Heard) -
         workers.close()
 
 
-def test_slots_share_the_cores(workers: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwsearch.study.executor.local._cores", lambda: 8)
+def test_slots_share_the_threads(workers: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     assert [workers._threads(beside) for beside in (None, 1, 2, 5)] == [4, 8, 4, 4]

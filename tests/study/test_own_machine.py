@@ -11,6 +11,7 @@ from tiny_network import OWN
 
 from hwsearch.bits import FP32, INT8
 from hwsearch.errors import HostError
+from hwsearch.hardware.kernels import NetworkDesc
 from hwsearch.hardware.measure import machine_speed
 from hwsearch.hardware.measure.machine_speed import REFERENCE
 from hwsearch.hardware.measure.protocol import MeasuredNet, MeasureReport, RefusedNet
@@ -124,6 +125,11 @@ def ship_nothing(*_: Any) -> Shipped:
     return Shipped(measured_ms={}, refused=None)
 
 
+def before_search(timed: list[str]) -> list[str]:
+    """Those that stand for the whole space; the others are candidates, named by their ids."""
+    return [name for name in timed if name.startswith(OWN.replace(":", "."))]
+
+
 def test_networks_that_are_timed_are_dense_and_pruned_in_two_widths(timed: list[str]) -> None:
     found = recalibrated(make_pricing(), lambda _: None)
     assert len(timed) == 5
@@ -188,14 +194,14 @@ def test_a_run_for_this_machine_corrects_its_predictions(timed: list[str], tmp_p
     listener = Listener()
     run = make_run(tmp_path / "run", listener, host())
     run.execute(ship_nothing)
-    assert len(timed) == 5
+    assert len(before_search(timed)) == 5
     known = run._pricing.predictor.recalibration
     assert known is not None
     told = [note for note in listener.notes if "5 networks were timed here" in note]
     assert len(told) == 1
     assert "1.70 to 1.70 x what profile host predicts" in told[0]
     evidence = read_evidence(tmp_path / "run")
-    assert told[0] in evidence.notes
+    assert known.told("host") in evidence.notes
     corrected = CostPredictor(host(), recalibration=known)
     candidates = {record.trial: record.candidate for record in run._store.records()}
     assert evidence.trials
@@ -216,8 +222,9 @@ def test_a_resumed_run_prices_as_before_and_times_nothing_again(
     first = make_run(tmp_path / "run", Silent(), host())
     first.execute(ship_nothing)
     again = make_run(tmp_path / "run", Silent(), host())
+    before = len(timed)
     again.execute(ship_nothing)
-    assert len(timed) == 5
+    assert len(timed) == before > 5
     assert again._pricing.predictor.recalibration == first._pricing.predictor.recalibration
     assert again._pricing.predictor.recalibration is not None
 
@@ -249,9 +256,8 @@ def test_what_is_stored_is_read_back(timed: list[str], tmp_path: Path) -> None:
     run.execute(ship_nothing)
     known = run._pricing.predictor.recalibration
     assert known is not None
-    assert known.networks == 5
+    assert known.networks == len(timed)
     assert run._store.recalibration() == known
-    assert timed
 
 
 def test_one_factor_that_an_earlier_version_stored_is_read(
@@ -266,8 +272,46 @@ def test_one_factor_that_an_earlier_version_stored_is_read(
     assert (found.factor, found.sigma_share, found.networks) == (0.5, 2.0, 4)
     again = make_run(tmp_path / "run", Silent(), host())
     again.execute(ship_nothing)
-    assert again._pricing.predictor.recalibration == found
-    assert len(timed) == 5, "a resumed run times nothing again"
+    known = again._pricing.predictor.recalibration
+    assert known is not None
+    assert (known.factor, known.earlier_networks) == (0.5, 4)
+    assert len(before_search(timed)) == 5, "a resumed run does not time the space again"
+
+
+def test_the_front_is_timed_before_it_is_trained_and_chosen_by_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Integer networks are ten times slower here than any prediction says."""
+    networks: dict[str, NetworkDesc] = {}
+    plain_write, predictor = own_machine._written, CostPredictor(host())
+
+    def written(*arguments: Any) -> Any:
+        found = plain_write(*arguments)
+        networks.update(found[0])
+        return found
+
+    def measure(files: Mapping[str, Path], *_: Any, **__: Any) -> MeasureReport:
+        latencies = {REFERENCE: 1.0}
+        for name in files:
+            if name != REFERENCE:
+                candidate = not name.startswith(OWN.replace(":", "."))
+                integer = any(one.bits == INT8 for one in networks[name].weighted)
+                slow = 10.0 if candidate and integer else 1.0
+                latencies[name] = slow * predictor.latency_ms(networks[name])
+        return report(latencies)
+
+    monkeypatch.setattr(own_machine, "_written", written)
+    monkeypatch.setattr(machine_speed, "measure", measure)
+    run = make_run(tmp_path / "run", Silent(), host(), objectives=("latency",))
+    run.execute(ship_nothing)
+    known = run._pricing.predictor.recalibration
+    assert known is not None
+    took_ms = {one.name: one.measured_ms for one in known.timed}
+    candidates = {record.trial: record.candidate for record in run._store.records()}
+    chosen = [candidates[trial] for trial in read_evidence(tmp_path / "run").trials]
+    assert chosen
+    fastest = min(took_ms[one.id] for one in chosen if one is not None)
+    assert fastest == min(value for name, value in took_ms.items() if not name.startswith("tiny_"))
 
 
 # -- searching on after the files were timed -------------------------------------------------------
@@ -304,8 +348,8 @@ def test_a_run_that_goes_on_prices_all_its_trials_anew(timed: list[str], tmp_pat
     known = run._pricing.predictor.recalibration
     assert known is not None
     assert known == run._store.recalibration()
-    assert known.networks == before.networks + len(first)
-    assert len(timed) == 5, "the files were timed, not these networks again"
+    assert {one.name for one in before.timed} <= {one.name for one in known.timed}
+    assert len(before_search(timed)) == 5, "the space is not timed again"
     assert len(run._store.records()) == 16
     assert first.keys() & again.keys()
     for trial in first.keys() & again.keys():

@@ -1,11 +1,12 @@
 """Jobs run side by side in processes of this machine."""
 
-import os
 import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
 from typing import Final
+
+import torch
 
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.study.asked.settings import RunSettings
@@ -119,8 +120,9 @@ class LocalExecutor:
         return number
 
     def _threads(self, beside: int | None) -> int:
+        """The share of the threads that torch would use in one process."""
         jobs = self.slots if beside is None else min(beside, self.slots)
-        return max(1, _cores() // max(1, jobs))
+        return max(1, torch.get_num_threads() // max(1, jobs))
 
     def _send(self, message: object) -> None:
         try:
@@ -140,8 +142,3 @@ class LocalExecutor:
             f"the process that runs the trials has ended (exit code {code}); go on with: "
             "hwsearch run --resume, with fewer --workers if memory is short"
         )
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,14 +11,20 @@ from hwsearch.study.finals.dominance import non_dominated
 from hwsearch.study.trials.records import Record
 
 
-def finalists(records: Sequence[Record], pricing: PricingContext) -> list[Record]:
+def finalists(
+    records: Sequence[Record], pricing: PricingContext, most: int | None = None
+) -> list[Record]:
     """The completed trials that may be on the front: its layers from the outside in.
 
-    As many as the effort of the run says, or 8 under a time limit; evenly spaced by cost when a
-    layer has more.
+    Args:
+        records: of all trials.
+        pricing: of the run.
+        most: how many, evenly spaced by cost when a layer has more; by default what the effort of
+            the run says, or 8 under a time limit.
     """
     settings = pricing.settings
-    most = MOST_FINALISTS if settings.time_limit_s is not None else settings.lengths.finalists
+    if most is None:
+        most = MOST_FINALISTS if settings.time_limit_s is not None else settings.lengths.finalists
     completed = [record for record in records if record.state == "completed"]
     completed.sort(key=lambda record: record.trial)
     return [
