@@ -55,15 +55,15 @@ def test_pricing_needs_no_weights_and_repeats() -> None:
 
 def test_prices_are_near_those_of_the_trial() -> None:
     bench = make_bench()
-    knobs = some_knobs(15)
+    knobs = some_knobs(60)  # ranks of fewer are a matter of luck
     priced = KnobPricer(bench.pricing)([one.to_choices() for one in knobs])
     truth = np.array(
         [bench.pricing.values(bench.pricing.price(bench.expand(one))) for one in knobs]
     )
-    # Four layers, of which each bit counts much: 17 % in the median.
-    assert np.median(np.abs(np.log(priced.costs / truth))) < 0.25
+    # Four layers, of which each bit counts much: 8 % in the median.
+    assert np.median(np.abs(np.log(priced.costs / truth))) < 0.15
     for plain, exact in zip(priced.costs.T, truth.T, strict=True):
-        assert spearmanr(plain, exact).statistic > 0.8
+        assert spearmanr(plain, exact).statistic > 0.9
 
 
 def test_violations_are_those_of_admission() -> None:
