@@ -282,8 +282,8 @@ def load(run: str | Path, trial: int | str = "pick") -> "nn.Module":
         BackboneError: its backbone cannot be built here.
     """
     from hwsearch.deploy.network_file import load_network
+    from hwsearch.study.jobs.final import WEIGHTS_FILE
     from hwsearch.study.run_folder import chosen, open_run
-    from hwsearch.study.work.final import WEIGHTS_FILE
 
     if trial == "all":
         raise RunError("one network is loaded at a time; give a trial's number, or pick")

@@ -39,7 +39,7 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.space.search_space import apply_settings, load_space
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.settings import RunSettings
-from hwsearch.study.work.final import WEIGHTS_FILE
+from hwsearch.study.jobs.final import WEIGHTS_FILE
 from hwsearch.study.written.output import write_layers
 
 BACKBONES: Final = (

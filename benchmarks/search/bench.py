@@ -10,8 +10,8 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.candidates.pricing_context import LayerFacts, PricingContext
 from hwsearch.study.candidates.training_context import Base, TrainingContext
-from hwsearch.study.work.jobs import result_of
-from hwsearch.study.work.layers import Examined, ExamineLayers
+from hwsearch.study.jobs.layers import Examined, ExamineLayers
+from hwsearch.study.jobs.run import result_of
 
 
 class Bench:

@@ -44,8 +44,8 @@ from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs, knob_choices
 from hwsearch.study.asked.pictures import load_pictures
 from hwsearch.study.asked.preflight import Checked, check
-from hwsearch.study.work.report import Report
-from hwsearch.study.work.trial import Evaluate, evaluate
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.trial import Evaluate, evaluate
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _QUICK: Final = 6

@@ -11,6 +11,7 @@ plain      a loop as people write it: SGD with Nesterov momentum, warm-up and co
            shift and flip, label smoothing; knows nothing of the tool
 dense      ``BaseTraining`` without narrow networks
 elastic    ``BaseTraining`` as a run uses it
+unmixed    the same without mixed pictures
 =========  ==========================================================================
 
 Each row has the held-out accuracy of the whole network and of four narrower ones, whose channels
@@ -24,6 +25,7 @@ import copy
 import csv
 import math
 import time
+import unittest.mock
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
@@ -34,8 +36,9 @@ from typing import Final
 import torch
 from torch import nn
 
+from hwsearch.accuracy import base_training
 from hwsearch.accuracy.agreement import agreement
-from hwsearch.accuracy.base_training import WHOLE_SHARE, BaseTraining
+from hwsearch.accuracy.base_training import _MIXED_FROM_PASS, WHOLE_SHARE, BaseTraining
 from hwsearch.accuracy.data.dataset import DataSet
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.elastic import Importance, Widths
@@ -54,7 +57,7 @@ from hwsearch.space.candidate import STAGES
 from hwsearch.space.channel_allocator import allocate_channels
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-ARMS: Final = ("plain", "dense", "elastic")
+ARMS: Final = ("plain", "dense", "elastic", "unmixed")
 RATIOS: Final = (0.0, 0.25, 0.5, 0.625, 0.75)
 _STRIDES: Final = {"lcnet_050": 1}
 _PX, _BATCH, _MANY = 32, 64, 10**9
@@ -142,9 +145,12 @@ def run(backbone: str, arm: str, seconds: float, seed: int, data: DataSet, passe
         plain(model, data, seconds, seed, on_step)
     else:
         recipe = Recipe(steps=_MANY, batch_size=_BATCH, learning_rate=_RATE, seed=seed)
-        work = BaseTraining(model, blueprint, data, recipe)
+        with unittest.mock.patch.object(
+            base_training, "_MIXED_FROM_PASS", math.inf if arm == "unmixed" else _MIXED_FROM_PASS
+        ):
+            work = BaseTraining(model, blueprint, data, recipe)
         work.train_whole(_MANY, WHOLE_SHARE * seconds, on_step=on_step)
-        widths = _WIDTHS if arm == "elastic" else None
+        widths = None if arm == "dense" else _WIDTHS
         work.anneal(_MANY, (1 - WHOLE_SHARE) * seconds, widths=widths, on_step=on_step)
         importance = work.importance
     if importance is None:

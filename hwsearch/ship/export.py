@@ -29,8 +29,8 @@ from hwsearch.report.verified import VERIFY_FILE
 from hwsearch.ship.handover.convert import FLOAT_FILE
 from hwsearch.ship.handover.write import write_handover
 from hwsearch.study.finals.evidence import ONNX_FILE, REFUSED_FILE
+from hwsearch.study.jobs.final import WEIGHTS_FILE
 from hwsearch.study.run_folder import RunFolder, TrainedModel
-from hwsearch.study.work.final import WEIGHTS_FILE
 from hwsearch.study.written.output import LAYERS_FILE
 
 #: Columns that export adds to ``layers.csv``.

@@ -28,7 +28,7 @@ from hwsearch.study.candidates.pricing_context import PricingContext
 from hwsearch.study.candidates.training_context import Base, TrainingContext
 from hwsearch.study.clock import Clock
 from hwsearch.study.executor.base import Done, Executor, Failed, Paused
-from hwsearch.study.work.base import Finish, TrainBase, Trained, TrainOn
+from hwsearch.study.jobs.base import Finish, TrainBase, Trained, TrainOn
 
 #: Of the time that a backbone would get if all stayed, what it gets in the first round.
 _FIRST_SHARE: Final = 0.1

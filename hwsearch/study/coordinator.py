@@ -33,12 +33,12 @@ from hwsearch.study.finals.final_time import expected_s
 from hwsearch.study.finals.finalists import finalists
 from hwsearch.study.finals.front import build_front
 from hwsearch.study.finals.reachable import no_evidence, reachable, reachable_text
+from hwsearch.study.jobs.report import Report
 from hwsearch.study.own_machine import recalibrated, time_candidates
 from hwsearch.study.plan import plan_text
 from hwsearch.study.trial_loop import TrialLoop
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.records import Record
-from hwsearch.study.work.report import Report
 from hwsearch.study.written.folder_lock import locked
 from hwsearch.study.written.output import SHIPPING, write_front, write_run, write_trials
 from hwsearch.study.written.storage import StudyStore

@@ -17,11 +17,11 @@ from hwsearch.study.candidates.pricing_context import LayerFacts, PricingContext
 from hwsearch.study.candidates.training_context import Base
 from hwsearch.study.clock import EXPORT, Clock
 from hwsearch.study.executor.base import Done, Event, Executor, Failed, Paused, WorkerLostError
+from hwsearch.study.jobs.layers import Examined, ExamineLayers
+from hwsearch.study.jobs.trial import Evaluate, Pace
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.promotion import Climb, stop_reason
 from hwsearch.study.trials.records import Record
-from hwsearch.study.work.layers import Examined, ExamineLayers
-from hwsearch.study.work.trial import Evaluate, Pace
 from hwsearch.study.written.storage import ProposedTrial, StudyStore
 
 #: Proposals in a row that are networks evaluated before: the space is exhausted.

@@ -24,10 +24,10 @@ from hwsearch.ship import verify
 from hwsearch.space.candidate import Candidate
 from hwsearch.space.knobs import Knobs
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork, write_evidence
+from hwsearch.study.jobs.final import WEIGHTS_FILE
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.stored_cost import StoredCost
-from hwsearch.study.work.final import WEIGHTS_FILE
 from hwsearch.study.written.output import profile_entry, write_layers, write_run, write_trials
 
 BASELINES: Final = (

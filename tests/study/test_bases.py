@@ -27,7 +27,7 @@ from hwsearch.study.bases import (
 from hwsearch.study.candidates.training_context import TrainingContext
 from hwsearch.study.clock import Clock
 from hwsearch.study.executor.inline import InlineExecutor
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
 
 GUESSING = 0.1
 

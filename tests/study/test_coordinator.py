@@ -27,9 +27,9 @@ from hwsearch.study.asked.settings import SamplerName
 from hwsearch.study.clock import Clock
 from hwsearch.study.coordinator import Run, Shipped
 from hwsearch.study.finals.evidence import EvidenceFile, read_evidence
+from hwsearch.study.jobs import trial as trial_work
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-from hwsearch.study.work import trial as trial_work
 from hwsearch.study.written.storage import SAMPLERS
 from hwsearch.units import parse_budgets
 

@@ -24,9 +24,9 @@ from hwsearch.study.candidates.training_context import Base, TrainingContext
 from hwsearch.study.executor.base import Done, Event, Executor, Failed, Paused, WorkerLostError
 from hwsearch.study.executor.inline import InlineExecutor
 from hwsearch.study.executor.local import LocalExecutor
-from hwsearch.study.work.base import Finish, TrainBase, Trained, TrainOn
-from hwsearch.study.work.report import Report
-from hwsearch.study.work.trial import Evaluate, Pace
+from hwsearch.study.jobs.base import Finish, TrainBase, Trained, TrainOn
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.trial import Evaluate, Pace
 
 SETTINGS = make_settings(space=make_space(input_px=[PX]))
 REF = BackboneRef(name=OWN, classes=10)

@@ -36,11 +36,11 @@ from hwsearch.study.finals.final_time import (
     expected_s,
     ship_s,
 )
+from hwsearch.study.jobs import final as final_work
+from hwsearch.study.jobs.final import FinalScore
+from hwsearch.study.jobs.report import Report
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-from hwsearch.study.work import final as final_work
-from hwsearch.study.work.final import FinalScore
-from hwsearch.study.work.report import Report
 from hwsearch.study.written.storage import StudyStore
 
 pytestmark = pytest.mark.usefixtures("quick")

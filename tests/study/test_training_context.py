@@ -13,7 +13,7 @@ from hwsearch.bits import INT8
 from hwsearch.errors import HostError
 from hwsearch.files import cache_folder
 from hwsearch.study.candidates.training_context import TrainingContext
-from hwsearch.study.work import layers as layers_module
+from hwsearch.study.jobs import layers as layers_module
 
 
 @pytest.fixture(autouse=True)

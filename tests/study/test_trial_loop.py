@@ -18,14 +18,14 @@ from hwsearch.study import trial_loop
 from hwsearch.study.clock import Clock
 from hwsearch.study.executor.base import Done, Event, Executor, Failed, Paused, WorkerLostError
 from hwsearch.study.executor.inline import InlineExecutor
+from hwsearch.study.jobs import trial as trial_work
+from hwsearch.study.jobs.layers import Examined, ExamineLayers
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.run import Job
+from hwsearch.study.jobs.trial import Evaluate, Pace
 from hwsearch.study.trial_loop import TrialLoop
 from hwsearch.study.trials.progress import Silent
 from hwsearch.study.trials.records import Record
-from hwsearch.study.work import trial as trial_work
-from hwsearch.study.work.jobs import Job
-from hwsearch.study.work.layers import Examined, ExamineLayers
-from hwsearch.study.work.report import Report
-from hwsearch.study.work.trial import Evaluate, Pace
 from hwsearch.study.written.storage import StudyStore
 
 SILENT = Report(phase=lambda _: None, step=lambda _done, _total: None)

@@ -1,6 +1,6 @@
 """From knobs to candidates and their costs: no weights, no data, no ONNX Runtime.
 
-What depends on weights comes in as ``LayerFacts``, which a job finds out (``study.work.layers``).
+What depends on weights comes in as ``LayerFacts``, which a job finds out (``study.jobs.layers``).
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hwsearch.errors import HostError
-from hwsearch.study.work.jobs import Job
+from hwsearch.study.jobs.run import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from hwsearch.study.candidates.training_context import TrainingContext
 from hwsearch.study.executor.base import Done, Event, Failed, Paused
-from hwsearch.study.work.jobs import Job, run
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.run import Job, run
 
 
 class InlineExecutor:

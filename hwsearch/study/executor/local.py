@@ -12,8 +12,8 @@ from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.executor.base import Done, Event, Failed, Paused, WorkerLostError
 from hwsearch.study.executor.messages import Answer, End, Open, Phase, Ready, Start, Step
-from hwsearch.study.work.jobs import Job
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.run import Job
 
 #: Seconds that the server has to end its children before it is killed.
 _PATIENCE_S: Final = 5.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.study.asked.settings import RunSettings
 from hwsearch.study.executor.base import Event
-from hwsearch.study.work.jobs import Job
+from hwsearch.study.jobs.run import Job
 
 
 @dataclass(frozen=True, kw_only=True)

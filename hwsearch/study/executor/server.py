@@ -31,8 +31,8 @@ from hwsearch.study.executor.messages import (
     Start,
     Step,
 )
-from hwsearch.study.work.jobs import Job, run, warm
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.run import Job, run, warm
 
 #: How often a process looks whether its parent is still there.
 _WATCH_S: Final = 0.25

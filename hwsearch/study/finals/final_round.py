@@ -24,10 +24,10 @@ from hwsearch.study.executor.base import Done, Executor, Failed
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork
 from hwsearch.study.finals.final_time import FinalTime, TuningTimes
 from hwsearch.study.finals.finalists import baseline_candidates, by_gain
+from hwsearch.study.jobs.final import Finalize, FinalScore
 from hwsearch.study.trials.progress import Watcher
 from hwsearch.study.trials.records import Record
 from hwsearch.study.trials.stored_cost import StoredCost
-from hwsearch.study.work.final import Finalize, FinalScore
 from hwsearch.study.written.output import MODELS_FOLDER, profile_entry, write_layers
 from hwsearch.study.written.storage import StudyStore
 

@@ -13,7 +13,7 @@ from hwsearch.deploy.network_file import network_bytes
 from hwsearch.report.stored import replace_file
 from hwsearch.space.candidate import Candidate, canonical_json
 from hwsearch.study.candidates.training_context import Base, TrainingContext
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
 
 #: In the folder of a network.
 WEIGHTS_FILE: Final = "model.safetensors"

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from typing import Any
 
 from hwsearch.study.candidates.training_context import TrainingContext
-from hwsearch.study.work.base import TrainBase, train_base
-from hwsearch.study.work.final import Finalize, finalize
-from hwsearch.study.work.layers import ExamineLayers, examine_layers
-from hwsearch.study.work.report import Report
-from hwsearch.study.work.trial import Evaluate, evaluate
+from hwsearch.study.jobs.base import TrainBase, train_base
+from hwsearch.study.jobs.final import Finalize, finalize
+from hwsearch.study.jobs.layers import ExamineLayers, examine_layers
+from hwsearch.study.jobs.report import Report
+from hwsearch.study.jobs.trial import Evaluate, evaluate
 
 Job = TrainBase | ExamineLayers | Evaluate | Finalize
 

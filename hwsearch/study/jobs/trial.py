@@ -14,7 +14,7 @@ from hwsearch.accuracy.ladder import advance, inherit, validation_score
 from hwsearch.accuracy.training import Score
 from hwsearch.space.candidate import Candidate
 from hwsearch.study.candidates.training_context import Base, OnStep, TrainingContext
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from hwsearch.deploy.runnable import layers_without_int8
 from hwsearch.hardware.runtimes import runtime_facts
 from hwsearch.study.candidates.pricing_context import LayerFacts
 from hwsearch.study.candidates.training_context import Base, TrainingContext
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from hwsearch.accuracy.base_weights import Source, begin_training, keep_base
 from hwsearch.accuracy.training import Score
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.study.candidates.training_context import Base, TrainingContext
-from hwsearch.study.work.report import Report
+from hwsearch.study.jobs.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
