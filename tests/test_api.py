@@ -133,7 +133,7 @@ def test_search_when_it_ends_returns_a_pick_of_its_front(place: Path) -> None:
     assert result.pick is not None
     assert result.pick in result.front.front
     assert result.pick.latency_ms.value < 50
-    assert [record.trial for record in watcher.records] == list(range(8))
+    assert sorted(record.trial for record in watcher.records) == list(range(8))
     assert watcher.planned == {8}
     assert watcher.steps > 0
     assert watcher.phases[0] == "reading pictures"

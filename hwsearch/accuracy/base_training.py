@@ -58,7 +58,10 @@ _WARM_UP_STEPS: Final = 66
 _AVERAGED_SHARE: Final = 0.1
 _AVERAGE_EVERY: Final = 4
 
-#: From this pass over the pictures on, every second batch is of mixed pictures.
+#: From this pass over the pictures on, every second batch is of mixed pictures: the same recipe
+#: without them knows the training pictures by heart after 90 passes. In 150 s on CIFAR-10, 70
+#: passes, test_resnet has 69.5 % whole and 65.1 % with half of its channels; without them 68.0 and
+#: 63.6 % (``benchmarks/training/elastic.py``).
 _MIXED_FROM_PASS: Final = 20
 _MIXED_SHARE: Final = 0.5
 

@@ -5,6 +5,7 @@ milliseconds where a new process takes seconds to import torch. The server itsel
 thread only, since a child could not use the threads of a pool that its parent had.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -49,7 +50,11 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides what Ctrl-C means
     _end_with_parent()
     torch.set_num_threads(1)
-    coordinator = Connection(descriptor)
+    with contextlib.suppress(EOFError, ConnectionError):  # it is gone: there is nobody to tell
+        _serve(Connection(descriptor))
+
+
+def _serve(coordinator: Connection) -> None:
     opening = coordinator.recv()
     assert isinstance(opening, Open)
     sys.path[:] = opening.import_paths
