@@ -1,6 +1,7 @@
 """From a specification to a data set: digits and folders (names have their own file)."""
 
 import random
+import tarfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,6 +15,8 @@ from hwsearch.accuracy.data import decode
 from hwsearch.accuracy.data.dataset import DataSet, Split
 from hwsearch.accuracy.data.sources import check_data, load_data
 from hwsearch.errors import DataError
+
+CIFAR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10_7k_images.tar.gz"
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +225,25 @@ def test_loading_leaves_the_global_generators_alone(tmp_path: Path) -> None:
         load_data(spec, px=8)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR.exists(), reason="the shared CIFAR-10 pictures are not here")
+def test_real_pictures_are_loaded_as_torchvision_reads_them(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    with tarfile.open(CIFAR) as archive:
+        archive.extractall(tmp_path / "cifar", filter="data")
+    data = load_data(str(tmp_path / "cifar"), px=32)
+    assert (len(data.train), len(data.validation), len(data.test)) == (4250, 750, 2000)
+    theirs = ImageFolder(str(tmp_path / "cifar" / "test"))
+    assert data.class_names == tuple(theirs.classes)
+    expected = sorted(
+        np.asarray(picture).transpose(2, 0, 1).tobytes() + bytes([label])
+        for picture, label in theirs
+    )
+    ours = sorted(
+        image.numpy().tobytes() + bytes([int(label)])
+        for image, label in zip(data.test.images, data.test.labels, strict=True)
+    )
+    assert ours == expected

