@@ -150,14 +150,19 @@ def test_search_when_repeated_finds_the_same_and_when_resumed_goes_on(
         monkeypatch.setenv("HWSEARCH_CACHE", str(place / cache))
         found.append(
             api.search(
-                target="jetson", budget=["50ms", "1MB"], data="pictures", space="own.yaml", seed=5
+                target="jetson",
+                budget=["50ms", "1MB"],
+                data="pictures",
+                space="own.yaml",
+                seed=5,
+                workers=1,
             )
         )
     first, second = found
     assert first.folder != second.folder
     assert first.front.front == second.front.front
     watcher = Remembers()
-    longer = api.resume(second.folder, trials=10, watcher=watcher)
+    longer = api.resume(second.folder, trials=10, workers=1, watcher=watcher)
     assert longer.folder == second.folder
     assert [record.trial for record in watcher.records] == [8, 9]
     assert longer.pick in longer.front.front
