@@ -27,7 +27,7 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.study.candidates.pricing_context import PricingContext
 from hwsearch.study.candidates.training_context import Base, TrainingContext
 from hwsearch.study.clock import Clock
-from hwsearch.study.executor.base import Done, Executor, Failed, Paused
+from hwsearch.study.executor.base import Executor, event_value
 from hwsearch.study.jobs.base import Finish, TrainBase, Trained, TrainOn
 
 #: Of the time that a backbone would get if all stayed, what it gets in the first round.
@@ -154,7 +154,7 @@ def prepare_bases(
         )
         for one in entrants
     ]
-    _paused(executor, [one.job for one in contenders])
+    _values(executor, len(contenders))
     trainer = _Trainer(executor, clock, total, seconds, clock.spent_s)
     if chosen is None:
         _compete(contenders, total, 1 / training.data.classes, trainer)
@@ -298,10 +298,9 @@ class _Trainer:
             for one in batch:
                 command = self._amount(one, until - one.spent, 1.0, beside=len(batch))
                 self.executor.answer(one.job, command, beside=len(batch))
-            trained = _paused(self.executor, [one.job for one in batch])
+            values = _values(self.executor, len(batch))
             for one in batch:
-                told = trained[one.job]
-                assert isinstance(told, Trained)
+                told: Trained = values[one.job]
                 if self.limit_s is None:
                     one.spent = until
                 else:
@@ -324,8 +323,9 @@ class _Trainer:
                 )
                 self.executor.answer(one.job, command, beside=len(batch))
                 one.spent = until
-            bases |= {(one.ref, one.px): one for one in _done(self.executor, len(batch))}
-        return {(one.ref, one.px): bases[one.ref, one.px] for one in alive}
+            values = _values(self.executor, len(batch))
+            bases |= {(one.ref, one.px): values[one.job] for one in batch}
+        return bases
 
     def _batches(self, contenders: Sequence[Contender]) -> list[Sequence[Contender]]:
         if self.executor.slots > 1:
@@ -351,28 +351,13 @@ class _Trainer:
         return TrainOn(steps=max(1, round(amount / (factor * one.step_effort))), seconds=None)
 
 
-def _paused(executor: Executor, jobs: Sequence[int]) -> dict[int, object]:
-    """What jobs say when all of them have paused."""
-    told: dict[int, object] = {}
-    while len(told) < len(jobs):
+def _values(executor: Executor, count: int) -> dict[int, Any]:
+    """What so many jobs say when all of them have paused or ended, by their numbers."""
+    values: dict[int, Any] = {}
+    while len(values) < count:
         event = executor.wait()
-        if isinstance(event, Failed):
-            raise event.error
-        assert isinstance(event, Paused)
-        told[event.job] = event.value
-    return told
-
-
-def _done(executor: Executor, count: int) -> list[Base]:
-    """The results of jobs that end, in the order in which they do."""
-    bases: list[Base] = []
-    while len(bases) < count:
-        event = executor.wait()
-        if isinstance(event, Failed):
-            raise event.error
-        assert isinstance(event, Done)
-        bases.append(event.value)
-    return bases
+        values[event.job] = event_value(event)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)

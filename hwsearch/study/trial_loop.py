@@ -16,7 +16,15 @@ from hwsearch.space.knobs import Knobs
 from hwsearch.study.candidates.pricing_context import LayerFacts, PricingContext
 from hwsearch.study.candidates.training_context import Base
 from hwsearch.study.clock import EXPORT, Clock
-from hwsearch.study.executor.base import Done, Event, Executor, Failed, Paused, WorkerLostError
+from hwsearch.study.executor.base import (
+    Done,
+    Event,
+    Executor,
+    Failed,
+    Paused,
+    WorkerLostError,
+    event_value,
+)
 from hwsearch.study.jobs.layers import Examined, ExamineLayers
 from hwsearch.study.jobs.trial import Evaluate, Pace
 from hwsearch.study.trials.progress import Watcher
@@ -156,10 +164,7 @@ class TrialLoop:
             )
             while (event := self.executor.wait()).job != job:
                 self._take(event)
-            if isinstance(event, Failed):
-                raise event.error
-            assert isinstance(event, Done)
-            examined: Examined = event.value
+            examined: Examined = event_value(event)
             self.clock.took(EXPORT, examined.export_s)
             self.facts[key] = examined.facts
         return self.facts[key]

@@ -3,7 +3,7 @@
 What depends on weights comes in as ``LayerFacts``, which a job finds out (``study.jobs.layers``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hwsearch.accuracy.elastic import Importance, Widths
@@ -89,20 +89,17 @@ class PricingContext:
 
         The most pruned network, every layer at the bits that cost it least.
         """
-        blueprint = self.backbones.blueprint(knobs)
         ratio = max(self.settings.space.pruning.ratios)
-        groups = self.widths.groups(blueprint, None)
-        kept = allocate_channels(groups, (ratio,) * len(STAGES), 0.0)
-        network = blueprint.describe(kept)
-        network = network.with_bits(self.bit_costs.allocate(network, 1.0))
+        network = self._plain(replace(knobs, prune=(ratio,) * len(STAGES), saving=1.0))
         return self.predictor.predict(network), network
 
     def plain_cost(self, knobs: Knobs) -> Cost:
         """The predicted cost of knobs where all channels and layers are alike."""
+        return self.predictor.predict(self._plain(knobs))
+
+    def _plain(self, knobs: Knobs) -> NetworkDesc:
         network = self.backbones.blueprint(knobs).describe(self.plain_channels(knobs))
-        return self.predictor.predict(
-            network.with_bits(self.bit_costs.allocate(network, knobs.saving))
-        )
+        return network.with_bits(self.bit_costs.allocate(network, knobs.saving))
 
     def step_effort(self, knobs: Knobs) -> float:
         """What a training step of the dense network takes, as MACs of a picture."""

@@ -34,6 +34,13 @@ class Failed:
 Event = Paused | Done | Failed
 
 
+def event_value(event: Event) -> Any:  # noqa: ANN401 - as the job says
+    """What a job that paused or ended says; raises the error of one that failed."""
+    if isinstance(event, Failed):
+        raise event.error
+    return event.value
+
+
 class WorkerLostError(HostError):
     """The process of a job has ended without a word."""
 

@@ -20,7 +20,7 @@ from hwsearch.study.asked.effort import LEAST_FINAL_PASSES
 from hwsearch.study.candidates.pricing_context import PricingContext
 from hwsearch.study.candidates.training_context import Base, TrainingContext
 from hwsearch.study.clock import Clock
-from hwsearch.study.executor.base import Done, Executor, Failed
+from hwsearch.study.executor.base import Executor, event_value
 from hwsearch.study.finals.evidence import EvidenceFile, StoredNetwork
 from hwsearch.study.finals.final_time import FinalTime, TuningTimes
 from hwsearch.study.finals.finalists import baseline_candidates, by_gain
@@ -162,10 +162,7 @@ class FinalRound:
             else:
                 event = self.executor.wait()
                 lane = running.pop(event.job)
-                if isinstance(event, Failed):
-                    raise event.error
-                assert isinstance(event, Done)
-                final: FinalScore = event.value
+                final: FinalScore = event_value(event)
                 network = self.pricing.backbones.describe(final.candidate)
                 folder = self._models / folders[final.candidate.id]
                 write_layers(folder, network, self.pricing.predictor)

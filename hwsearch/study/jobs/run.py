@@ -46,13 +46,3 @@ def warm(job: Job, context: TrainingContext) -> None:
         case Evaluate() | Finalize():
             context.importance(job.base)
             context.backbones.blueprint(job.candidate)
-
-
-def result_of(job: Job, context: TrainingContext) -> Any:  # noqa: ANN401 - as the job says
-    """Run a job that never pauses here and now, and say nothing of it."""
-    silent = Report(phase=lambda _: None, step=lambda _done, _total: None)
-    try:
-        next(run(job, context, silent))
-    except StopIteration as end:
-        return end.value
-    raise ValueError(f"{type(job).__name__} pauses; give it to an executor")
