@@ -288,6 +288,7 @@ class Run:
         known = known.with_timed(timed)
         pricing.recalibrate(known)
         self._store.set_recalibration(known)
+        self._open_store()  # what a sampler has priced is out of date
         self._loop = self._trial_loop()
 
     def _finalize(self, chosen: Sequence[Record]) -> None:
